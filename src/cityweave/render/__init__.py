@@ -1,0 +1,1 @@
+"""Rendering: the z-buffer every stage shares, and its plain twin."""
