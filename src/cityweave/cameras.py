@@ -1,0 +1,292 @@
+"""Cameras: RPC, its polynomial stand-in inside a tile, and pinhole views.
+
+The pixel convention of the whole program: image coordinates (u right, v down) start at the top-left CORNER of the
+first pixel, whose centre is therefore (0.5, 0.5). An RPC counts samples and lines from the CENTRE of that pixel, as
+GDAL does: samp = u - 0.5, line = v - 0.5. Rasters on the ground are cells with an area (see `grid.CellGrid`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numba import njit
+
+from cityweave.errors import DataError, MissingCapability
+from cityweave.grid import Box
+
+ToGeodetic = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+POLY_TERMS = 10  # 1, x, y, z, xy, xz, yz, x², y², z²
+MAX_POLY_ERROR_PX = 0.02
+
+
+def _rpc_terms(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """The 20 monomials of RPC00B for normalised longitude x, latitude y, height z; shape (20, n)."""
+    one = np.ones_like(x)
+    return np.stack(
+        [one, x, y, z, x * y, x * z, y * z, x * x, y * y, z * z]
+        + [x * y * z, x**3, x * y * y, x * z * z, x * x * y, y**3, y * z * z, x * x * z, y * y * z, z**3]
+    )
+
+
+@dataclass(frozen=True)
+class RPC:
+    """Rational polynomial camera, RPC00B. Heights are above the WGS 84 ellipsoid."""
+
+    line_num: tuple[float, ...]
+    line_den: tuple[float, ...]
+    samp_num: tuple[float, ...]
+    samp_den: tuple[float, ...]
+    line_off: float
+    line_scale: float
+    samp_off: float
+    samp_scale: float
+    lat_off: float
+    lat_scale: float
+    long_off: float
+    long_scale: float
+    height_off: float
+    height_scale: float
+
+    def __post_init__(self) -> None:
+        for name in ("line_num", "line_den", "samp_num", "samp_den"):
+            count = len(getattr(self, name))
+            if count != 20:
+                raise DataError(f"an RPC has 20 coefficients in {name}, found {count}")
+        for name in ("line_scale", "samp_scale", "lat_scale", "long_scale", "height_scale"):
+            if not np.isfinite(getattr(self, name)) or getattr(self, name) == 0:
+                raise DataError(f"RPC {name} must be finite and not 0, found {getattr(self, name)}")
+
+    def project(self, lon: np.ndarray, lat: np.ndarray, height_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Ground (degrees, metres above the ellipsoid) to image (u, v)."""
+        x = (np.asarray(lon, np.float64) - self.long_off) / self.long_scale
+        y = (np.asarray(lat, np.float64) - self.lat_off) / self.lat_scale
+        z = (np.asarray(height_m, np.float64) - self.height_off) / self.height_scale
+        x, y, z = np.broadcast_arrays(x, y, z)
+        terms = _rpc_terms(x, y, z)
+        samp = np.tensordot(self.samp_num, terms, 1) / np.tensordot(self.samp_den, terms, 1)
+        line = np.tensordot(self.line_num, terms, 1) / np.tensordot(self.line_den, terms, 1)
+        return (
+            samp * self.samp_scale + self.samp_off + 0.5,
+            line * self.line_scale + self.line_off + 0.5,
+        )
+
+    def localise(self, u: np.ndarray, v: np.ndarray, height_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Image (u, v) at a height to longitude and latitude, by Newton steps on the forward model."""
+        u, v, height_m = np.broadcast_arrays(*(np.asarray(a, np.float64) for a in (u, v, height_m)))
+        lon, lat = np.full(u.shape, self.long_off), np.full(u.shape, self.lat_off)
+        step_lon, step_lat = self.long_scale * 1e-5, self.lat_scale * 1e-5
+        for _ in range(20):
+            u0, v0 = self.project(lon, lat, height_m)
+            u1, v1 = self.project(lon + step_lon, lat, height_m)
+            u2, v2 = self.project(lon, lat + step_lat, height_m)
+            a, b, c, d = u1 - u0, u2 - u0, v1 - v0, v2 - v0
+            determinant = a * d - b * c
+            du, dv = u - u0, v - v0
+            lon = lon + step_lon * (d * du - b * dv) / determinant
+            lat = lat + step_lat * (a * dv - c * du) / determinant
+            if not np.any(np.hypot(du, dv) > 1e-7):
+                break
+        return lon, lat
+
+    def shifted(self, du: float, dv: float) -> RPC:
+        """The camera of a crop that starts at (du, dv): image coordinates become smaller by that."""
+        return replace(self, samp_off=self.samp_off - du, line_off=self.line_off - dv)
+
+    @staticmethod
+    def from_tags(tags: Mapping[str, str], where: str = "image") -> RPC:
+        """From GDAL's RPC metadata domain."""
+        upper = {key.upper(): value for key, value in tags.items()}
+        values: dict[str, float | tuple[float, ...]] = {}
+        for field in fields(RPC):
+            key = field.name.upper() + ("_COEFF" if field.name.endswith(("_num", "_den")) else "")
+            if key not in upper:
+                raise DataError(f"{where}: RPC without {key}; all of the RPC00B fields are needed")
+            numbers = tuple(float(part) for part in upper[key].replace(",", " ").split())
+            values[field.name] = numbers if key.endswith("_COEFF") else numbers[0]
+        return RPC(**values)  # type: ignore[arg-type]
+
+    def to_tags(self) -> dict[str, str]:
+        tags = {}
+        for field in fields(RPC):
+            value = getattr(self, field.name)
+            if isinstance(value, tuple):
+                tags[f"{field.name.upper()}_COEFF"] = " ".join(repr(float(number)) for number in value)
+            else:
+                tags[field.name.upper()] = repr(float(value))
+        return tags
+
+
+@njit(cache=True, inline="always")
+def project_poly(coefficients, centre, scale, x, y, z):  # type: ignore[no-untyped-def]
+    """Local metres to (u, v) through a `PolyCamera`'s arrays; for use inside kernels."""
+    a = (x - centre[0]) / scale[0]
+    b = (y - centre[1]) / scale[1]
+    c = (z - centre[2]) / scale[2]
+    p, q = coefficients[0], coefficients[1]
+    u = (
+        p[0] + p[1] * a + p[2] * b + p[3] * c + p[4] * a * b + p[5] * a * c + p[6] * b * c
+        + p[7] * a * a + p[8] * b * b + p[9] * c * c
+    )  # fmt: skip
+    v = (
+        q[0] + q[1] * a + q[2] * b + q[3] * c + q[4] * a * b + q[5] * a * c + q[6] * b * c
+        + q[7] * a * a + q[8] * b * b + q[9] * c * c
+    )  # fmt: skip
+    return u, v
+
+
+def _poly_terms(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
+    return np.stack([np.ones_like(a), a, b, c, a * b, a * c, b * c, a * a, b * b, c * c], axis=-1)
+
+
+@dataclass(frozen=True)
+class PolyCamera:
+    """Degree-2 polynomial that replaces an RPC inside a tile; `error_px` is its largest distance from the RPC."""
+
+    coefficients: np.ndarray  # (2, 10)
+    centre: np.ndarray  # (3,) local metres
+    scale: np.ndarray  # (3,) local metres
+    error_px: float
+
+    def project(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        x, y, z = np.broadcast_arrays(*(np.asarray(value, np.float64) for value in (x, y, z)))
+        local = [
+            (value - centre) / scale
+            for value, centre, scale in zip((x, y, z), self.centre, self.scale, strict=True)
+        ]
+        image = _poly_terms(*local) @ self.coefficients.T
+        return image[..., 0], image[..., 1]
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return self.coefficients, self.centre, self.scale
+
+    def lean(self) -> np.ndarray:
+        """(dx/dz, dy/dz) along the ray through the centre: how far a point moves on the ground per metre up."""
+        linear = self.coefficients[:, 1:4] / self.scale
+        return -np.linalg.solve(linear[:, :2], linear[:, 2])
+
+
+def fit_local(
+    rpc: RPC,
+    to_geodetic: ToGeodetic,
+    box: Box,
+    z_range_m: tuple[float, float],
+    origin_m: tuple[float, float, float],
+) -> PolyCamera:
+    """Fit a polynomial camera over `box` and absolute heights `z_range_m`, in metres relative to `origin_m`."""
+
+    def samples(counts: tuple[int, int, int]) -> list[np.ndarray]:
+        spans = ((box.xmin, box.xmax), (box.ymin, box.ymax), z_range_m)
+        axes = [np.linspace(low, high, count) for (low, high), count in zip(spans, counts, strict=True)]
+        return [axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")]
+
+    centre = np.array([(box.xmin + box.xmax) / 2, (box.ymin + box.ymax) / 2, sum(z_range_m) / 2])
+    scale = np.array([box.width / 2, box.height / 2, max((z_range_m[1] - z_range_m[0]) / 2, 1.0)])
+
+    def terms_and_image(points: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        local = [(p - c) / s for p, c, s in zip(points, centre, scale, strict=True)]
+        return _poly_terms(*local), np.stack(rpc.project(*to_geodetic(*points)), axis=-1)
+
+    terms, image = terms_and_image(samples((9, 9, 5)))
+    if not np.isfinite(image).all():
+        raise DataError("the RPC gives no finite image position inside the tile; is it the right camera?")
+    solution, *_ = np.linalg.lstsq(terms, image, rcond=None)
+    terms, image = terms_and_image(samples((8, 8, 4)))
+    error_px = float(np.abs(terms @ solution - image).max())
+    if error_px > MAX_POLY_ERROR_PX:
+        raise DataError(
+            f"inside {box.as_tuple()} and heights {z_range_m} the RPC is {error_px:.3f} px away from a polynomial of "
+            f"degree 2, {MAX_POLY_ERROR_PX} px is accepted: use smaller tiles or a smaller height range"
+        )
+    return PolyCamera(np.ascontiguousarray(solution.T), centre - np.asarray(origin_m), scale, error_px)
+
+
+@dataclass(frozen=True)
+class Pinhole:
+    """Perspective view. `rotation` takes world axes to camera axes: x right, y down, z forward."""
+
+    position: np.ndarray
+    rotation: np.ndarray
+    focal_px: float
+    cx: float
+    cy: float
+    width: int
+    height: int
+
+    @staticmethod
+    def look_at(position: np.ndarray, target: np.ndarray, fov_deg: float, width: int, height: int) -> Pinhole:
+        """`fov_deg` spans the image's width; world up is up in the image."""
+        position = np.asarray(position, np.float64)
+        forward = np.asarray(target, np.float64) - position
+        forward = forward / np.linalg.norm(forward)
+        right = np.cross(forward, [0.0, 0.0, 1.0])
+        if np.linalg.norm(right) < 1e-9:  # straight down: north is up in the image
+            right = np.array([1.0, 0.0, 0.0])
+        right = right / np.linalg.norm(right)
+        rotation = np.stack([right, np.cross(forward, right), forward])
+        focal_px = width / 2 / np.tan(np.radians(fov_deg) / 2)
+        return Pinhole(position, rotation, float(focal_px), width / 2, height / 2, width, height)
+
+    def project(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """World to (u, v, depth along the optical axis); depth <= 0 is behind the camera."""
+        points = np.stack(np.broadcast_arrays(x, y, z), axis=-1) - self.position
+        camera = points @ self.rotation.T
+        depth = camera[..., 2]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            u = self.focal_px * camera[..., 0] / depth + self.cx
+            v = self.focal_px * camera[..., 1] / depth + self.cy
+        return u, v, depth
+
+
+def vertical_shift_pipeline(grid_file: Path) -> str:
+    """PROJ pipeline that adds a geoid grid: heights above the geoid to heights above the ellipsoid."""
+    return (
+        "+proj=pipeline +step +proj=unitconvert +xy_in=deg +xy_out=rad "
+        f"+step +proj=vgridshift +grids={grid_file} +multiplier=1 "
+        "+step +proj=unitconvert +xy_in=rad +xy_out=deg"
+    )
+
+
+@lru_cache(maxsize=32)
+def geodetic_transform(crs: str, grid_file: Path | None = None) -> ToGeodetic:
+    """From (x, y, z) of a projected CRS to (lon, lat, height above the ellipsoid), WGS 84 degrees and metres.
+
+    Without a grid, z is already ellipsoidal. PROJ must not fall back to a ballpark transformation: it would return
+    the height unchanged, tens of metres wrong, and nobody would notice.
+    """
+    from pyproj import CRS, Transformer
+    from pyproj.exceptions import ProjError
+
+    try:
+        horizontal = Transformer.from_crs(
+            CRS(crs).to_3d() if grid_file is None else CRS(crs),
+            "EPSG:4979" if grid_file is None else "EPSG:4326",
+            always_xy=True,
+            allow_ballpark=False,
+        )
+    except ProjError as error:
+        raise MissingCapability(f"PROJ knows no exact way from {crs} to WGS 84 here: {error}") from error
+    vertical = None
+    if grid_file is not None:
+        if not grid_file.is_file():
+            raise MissingCapability(f"vertical grid {grid_file} is not there; a GTX or GeoTIFF geoid grid is needed")
+        try:
+            vertical = Transformer.from_pipeline(vertical_shift_pipeline(grid_file))
+        except ProjError as error:
+            raise MissingCapability(f"vertical grid {grid_file} can't be read by PROJ: {error}") from error
+
+    def transform(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        if vertical is None:
+            lon, lat, height = horizontal.transform(x, y, z, errcheck=True)
+        else:
+            lon, lat = horizontal.transform(x, y, errcheck=True)
+            lon, lat, height = vertical.transform(lon, lat, z, errcheck=True)
+        if not np.isfinite(height).all():
+            raise MissingCapability(f"{grid_file or crs}: no height there; the vertical grid must cover the city")
+        return lon, lat, height
+
+    return transform

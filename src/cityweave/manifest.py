@@ -1,0 +1,233 @@
+"""One job, one output, whole or absent.
+
+A job writes its products aside and renames them to a name that holds the hash of their content. Its manifest
+`{stage}.json` comes last, is what the workflow sees, and depends on inputs, parameters and results only, so redoing a
+job with the same result changes no byte. What a run cost goes into `{stage}.run.json` beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cityweave.codehash import stage_hash
+from cityweave.config import Config
+from cityweave.errors import DataError, Quarantine
+from cityweave.grid import Tile
+from cityweave.plan import load_config, stage_params
+
+HASH_LENGTH = 12
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder under results/ with its resolved configuration; every stage works in one."""
+
+    folder: Path
+    config: Config
+
+    @staticmethod
+    def open(folder: Path) -> Run:
+        file = folder / "config.json"
+        if not file.is_file():
+            raise DataError(f"{folder} is no run: it has no config.json; the workflow writes it when it starts")
+        return Run(folder, load_config(json.loads(file.read_text())))
+
+    def tile_folder(self, tile: Tile) -> Path:
+        return self.folder / "tiles" / tile.name
+
+    def manifest_path(self, stage: str, tile: Tile | None = None) -> Path:
+        """`stage` is the manifest's name: dsm, sdf_2, mesh, ..."""
+        folder = self.tile_folder(tile) if tile else self.folder / "city"
+        return folder / f"{stage}.json"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    path: Path
+    values: dict[str, Any]
+
+    @staticmethod
+    def read(path: Path) -> Manifest:
+        try:
+            return Manifest(path, json.loads(path.read_text()))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} can't be read ({error}); rerun with: snakemake {path}") from error
+
+    @property
+    def quarantined(self) -> str | None:
+        """The reason, when the tile is out."""
+        return self.values.get("reason") if self.values["status"] == "quarantined" else None
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        return self.values["notes"]
+
+    def product(self, name: str) -> Path:
+        """Path of a product, checked to be there at the size that was written."""
+        for entry in self.values["products"]:
+            if entry["name"] == name:
+                path = self.path.parent / entry["path"]
+                if not path.exists() or _size(path) != entry["bytes"]:
+                    raise DataError(f"{path} is gone or damaged; rerun with: snakemake --force {self.path}")
+                return path
+        raise DataError(f"{self.path} names no product {name!r}, only {[e['name'] for e in self.values['products']]}")
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else sum(file.stat().st_size for file in _files(path))
+
+
+def content_hash(path: Path) -> str:
+    """sha256 of a file, or of the names and contents below a folder."""
+    digest = hashlib.sha256()
+    for file in [path] if path.is_file() else _files(path):
+        if file != path:
+            digest.update(file.relative_to(path).as_posix().encode() + b"\0")
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+@dataclass
+class Products:
+    """Hands out paths to write to; what was written becomes visible when its block ends without an error."""
+
+    folder: Path
+    prefix: str  # of every product of this job, so that remains of a killed attempt can be told
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    notes: dict[str, Any] = field(default_factory=dict)  # deterministic facts for the manifest
+    usage: dict[str, Any] = field(default_factory=dict)  # anything about this very attempt, for .run.json
+
+    @contextmanager
+    def path(self, name: str, suffix: str = "") -> Iterator[Path]:
+        """A file or a folder `{name}.{hash}{suffix}` in the job's folder; the caller creates it."""
+        aside = self.folder / f"{name}.{self.prefix}.tmp"
+        _remove(aside)
+        yield aside
+        digest = content_hash(aside)
+        final = self.folder / f"{name}.{digest[:HASH_LENGTH]}{suffix}"
+        size = _size(aside)
+        if final.exists():  # same name, same content
+            _remove(aside)
+        else:
+            aside.rename(final)
+        self._add(name, final, size, digest)
+
+    @contextmanager
+    def fixed(self, path: Path) -> Iterator[Path]:
+        """A single file with a fixed name, such as a city's product: written aside and replaced."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f".{path.stem}.{self.prefix}.tmp{path.suffix}")
+        _remove(aside)
+        yield aside
+        size, digest = _size(aside), content_hash(aside)
+        if path.is_dir():
+            _remove(path)
+        os.replace(aside, path)
+        self._add(path.name, path, size, digest)
+
+    def _add(self, name: str, path: Path, size: int, digest: str) -> None:
+        relative = os.path.relpath(path, self.folder)
+        self.entries.append({"name": name, "path": relative, "bytes": size, "sha256": digest})
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _write_json(path: Path, values: Any) -> None:
+    aside = path.with_name(path.name + ".tmp")
+    aside.write_text(json.dumps(values, indent=1, sort_keys=True) + "\n")
+    os.replace(aside, path)
+
+
+def run_job(
+    run: Run,
+    stage: str,
+    work: Callable[[Products], None],
+    *,
+    name: str | None = None,
+    tile: Tile | None = None,
+    inputs: Mapping[str, Path] | None = None,
+) -> Manifest:
+    """Do the work of one job and write its manifest.
+
+    `stage` names the section, the code and the cost; `name` the manifest where they differ (sdf_2, mesh).
+    `inputs` are manifests of other jobs by a stable name. `work` raises Quarantine when the tile can't be used.
+    """
+    name = name or stage
+    path = run.manifest_path(name, tile)
+    folder = path.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    for remains in folder.glob(f"*.{name}.tmp*"):
+        _remove(remains)
+    old = Manifest.read(path) if path.is_file() else None
+    path.unlink(missing_ok=True)
+
+    products = Products(folder, name)
+    started, cpu_before = time.perf_counter(), time.process_time()
+    reason: str | None = None
+    try:
+        work(products)
+    except Quarantine as verdict:
+        reason = verdict.reason
+        products.entries.clear()
+    values = {
+        "stage": stage,
+        "tile": tile.name if tile else None,
+        "status": "done" if reason is None else "quarantined",
+        "reason": reason,
+        "inputs": {key: content_hash(value) for key, value in sorted((inputs or {}).items())},
+        "parameters": stage_params(run.config, stage),
+        "seed": run.config.seed,
+        "products": sorted(products.entries, key=lambda entry: entry["name"]),
+        "notes": products.notes,
+    }
+    _write_json(path.with_name(f"{name}.run.json"), _cost(stage, started, cpu_before, products.usage))
+    _write_json(path, values)
+    _drop_stale(folder, old, values)
+    return Manifest(path, values)
+
+
+def _drop_stale(folder: Path, old: Manifest | None, new: dict[str, Any]) -> None:
+    """Products that the manifest before this one named and that nothing names any more."""
+    kept = {entry["path"] for entry in new["products"]}
+    for entry in old.values["products"] if old else []:
+        if entry["path"] not in kept:
+            _remove(folder / entry["path"])
+
+
+def _cost(stage: str, started: float, cpu_before: float, usage: dict[str, Any]) -> dict[str, Any]:
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return {
+        "stage": stage,
+        "work_s": round(time.perf_counter() - started, 3),
+        "cpu_s": round(own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime, 3),
+        "work_cpu_s": round(time.process_time() - cpu_before, 3),
+        "peak_rss_mb": round(max(own.ru_maxrss, children.ru_maxrss) / 1024, 1),
+        "host": platform.node(),
+        "machine": platform.machine(),
+        "python": sys.version.split()[0],
+        "code": stage_hash(stage),
+        **usage,
+    }

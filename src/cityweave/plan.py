@@ -1,0 +1,222 @@
+"""From a configuration to what a run consists of: its checks, tiles, halos and the parameters of every stage.
+
+Read by the login node at parse time, so it opens no raster and loads nothing heavy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from cityweave.config import Config, RasterSource, SourcesConfig, Vertical, ViewSource, OrthoSource
+from cityweave.errors import ConfigError, DataError, MissingCapability
+from cityweave.grid import Box, Tile, rings_for, tiles_covering
+
+# What a stage's result depends on, beside its inputs. A rule's params and a job's manifest hold just this.
+STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
+    "synth": ("city", "seed", "synth"),
+    "survey": ("city", "sources", "survey"),
+    "ingest": ("city", "tiles", "sources", "ingest"),
+    "dsm": ("city", "tiles", "dsm"),
+    "geometry": ("city", "tiles", "geometry"),
+    "texture": ("city", "tiles", "texture"),
+    "merge": ("city", "tiles", "merge"),
+    "evaluate": ("city", "tiles", "seed", "evaluate"),
+    "report": ("city", "report"),
+}
+
+
+def load_config(values: Mapping[str, Any]) -> Config:
+    """Validate plain values; every complaint on one line, with what would be accepted."""
+    try:
+        config = Config.model_validate(dict(values))
+    except ValidationError as error:
+        raise ConfigError("; ".join(_complaint(detail) for detail in error.errors())) from None
+    _check(config)
+    return config
+
+
+def _complaint(detail: Any) -> str:
+    where = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        return f"unknown key {where}; accepted there: {', '.join(_accepted(detail['loc'][:-1]))}"
+    if detail["type"] == "missing" and detail["loc"][-1] == "vertical":
+        return (
+            f"{where} is missing; accepted: 'ellipsoid', or {{epsg: CODE, grid: FILE}} for heights above a geoid "
+            "(a wrong guess is tens of metres off)"
+        )
+    return f"{where}: {detail['msg']}, got {detail['input']!r}"
+
+
+def _accepted(loc: tuple[Any, ...]) -> list[str]:
+    """Keys of the model that `loc` leads to."""
+    model: Any = Config
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        model = next((m for m in _models(annotation)), model)
+    return list(model.model_fields)
+
+
+def _models(annotation: Any) -> list[Any]:
+    if hasattr(annotation, "model_fields"):
+        return [annotation]
+    return [m for argument in getattr(annotation, "__args__", ()) for m in _models(argument)]
+
+
+def _check(config: Config) -> None:
+    _check_crs(config)
+    check_vertical(config.city.vertical, "city.vertical")
+    city, tiles, pitch = config.city, config.tiles, config.geometry.pitch_m
+    if (city.bounds_m is None) == (city.polygon is None):
+        raise ConfigError("city: exactly one of bounds_m and polygon is needed")
+    if city.heights_m[0] >= city.heights_m[1]:
+        raise ConfigError(f"city.heights_m: lowest before highest, got {list(city.heights_m)}")
+    if not _multiple(tiles.size_m, 2 * pitch):
+        raise ConfigError(
+            f"tiles.size_m is {tiles.size_m}; it must be a multiple of twice geometry.pitch_m ({2 * pitch:g} m)"
+        )
+    if not _multiple(tiles.shift_m, pitch):
+        raise ConfigError(f"tiles.shift_m is {tiles.shift_m}; it must be a multiple of geometry.pitch_m ({pitch:g} m)")
+    if not _multiple(pitch, config.dsm.gsd_m):
+        raise ConfigError(
+            f"geometry.pitch_m is {pitch:g}; it must be an integer multiple of dsm.gsd_m ({config.dsm.gsd_m:g} m)"
+        )
+    if not _multiple(tiles.size_m, config.dsm.gsd_m):
+        raise ConfigError(f"tiles.size_m is {tiles.size_m}; it must be a multiple of dsm.gsd_m ({config.dsm.gsd_m:g} m)")
+    if config.synth is None and not config.sources.views:
+        raise ConfigError("sources.views is empty; accepted: at least 2 satellite views, or a synth section")
+    if config.synth is not None and config.sources != SourcesConfig():
+        raise ConfigError("sources and synth exclude each other: a synthetic city brings its own sources")
+    names = [view.name for view in config.sources.views]
+    if len(set(names)) != len(names):
+        raise ConfigError(f"sources.views: names must differ, got {names}")
+    for index, raster in enumerate((config.sources.terrain, config.sources.reference)):
+        if raster is not None and raster.vertical is not None:
+            check_vertical(raster.vertical, f"sources.{('terrain', 'reference')[index]}.vertical")
+    if not city_tiles(config):
+        raise ConfigError("no tile: the polygon holds no ground; accepted: a polygon with an area, in the city's CRS")
+    _check_halo(config)
+
+
+def _multiple(value: float, of: float) -> bool:
+    return math.isclose(value / of, round(value / of), abs_tol=1e-9) and (value == 0 or round(value / of) >= 1)
+
+
+def _check_crs(config: Config) -> None:
+    from pyproj import CRS
+    from pyproj.exceptions import CRSError
+
+    accepted = "accepted: a projected CRS in metres, such as EPSG:32637"
+    try:
+        crs = CRS.from_user_input(config.city.crs)
+    except CRSError as error:
+        raise ConfigError(f"city.crs: {config.city.crs!r} is not known to PROJ; {accepted}") from error
+    if not crs.is_projected:
+        raise ConfigError(f"city.crs: {config.city.crs} ({crs.name}) is not projected; {accepted}")
+    units = {axis.unit_name for axis in crs.axis_info[:2]}
+    if units != {"metre"}:
+        raise ConfigError(f"city.crs: {config.city.crs} counts in {', '.join(sorted(units))}; {accepted}")
+
+
+def check_vertical(vertical: Vertical, where: str) -> None:
+    if vertical == "ellipsoid":
+        return
+    if not vertical.grid.is_file():
+        raise MissingCapability(
+            f"{where}: grid {vertical.grid} for EPSG:{vertical.epsg} is not there; accepted: a local GTX or GeoTIFF "
+            "geoid grid, or vertical: ellipsoid"
+        )
+    if vertical.sha256 and hashlib.sha256(vertical.grid.read_bytes()).hexdigest() != vertical.sha256:
+        raise DataError(f"{where}: {vertical.grid} doesn't have the checksum that the config states")
+
+
+def vertical_grid(vertical: Vertical) -> Path | None:
+    """The grid file for `cameras.geodetic_transform`; None for ellipsoidal heights."""
+    return None if vertical == "ellipsoid" else vertical.grid.resolve()
+
+
+def halos_m(config: Config) -> dict[str, float]:
+    """How far beyond a tile's core each stage reads, in metres."""
+    geometry = config.geometry.blend_m + 4 * config.geometry.pitch_m  # blend, field support, one ring of cells
+    dsm = geometry + config.dsm.matching_halo_m
+    occluders = config.city.max_building_m * math.tan(math.radians(config.texture.max_off_nadir_deg))
+    return {"geometry": geometry, "dsm": dsm, "texture (neighbours' meshes)": occluders}
+
+
+def ingest_halo_m(config: Config) -> float:
+    """What an AOI holds around its core. Texture reads its occluders from neighbours' meshes, not from the AOI."""
+    if config.ingest.halo_m is not None:
+        return config.ingest.halo_m
+    step = config.geometry.pitch_m
+    return math.ceil(halos_m(config)["dsm"] / step) * step
+
+
+def _check_halo(config: Config) -> None:
+    halos = halos_m(config)
+    table = ", ".join(f"{stage} {metres:g} m" for stage, metres in halos.items())
+    if ingest_halo_m(config) < halos["dsm"]:
+        raise ConfigError(
+            f"ingest.halo_m is {config.ingest.halo_m:g}; at least {halos['dsm']:g} is needed ({table})"
+        )
+    if 2 * halos["geometry"] > config.tiles.size_m / 2:
+        raise ConfigError(
+            f"tiles.size_m is {config.tiles.size_m}; a division of half of it must hold twice the geometry halo "
+            f"({table}): accepted from {4 * halos['geometry']:g}"
+        )
+
+
+def texture_rings(config: Config) -> int:
+    """Rings of neighbours that may stand between a tile and a camera."""
+    return rings_for(halos_m(config)["texture (neighbours' meshes)"], config.tiles.size_m)
+
+
+def city_tiles(config: Config) -> list[Tile]:
+    """Every tile of the city, row by row from the south-west."""
+    city, size, shift = config.city, config.tiles.size_m, config.tiles.shift_m
+    tiles = tiles_covering(city.box, size, shift)
+    if city.polygon is None:
+        return tiles
+    from shapely import Polygon, box
+
+    shapes = [Polygon(ring) for ring in city.rings()]
+    return [
+        tile
+        for tile in tiles
+        if any(shape.intersection(box(*tile.core.as_tuple())).area > 0 for shape in shapes)
+    ]
+
+
+def dsm_box(config: Config, tile: Tile) -> Box:
+    """Ground that a tile's height model covers: its core and what the geometry reads around it."""
+    return tile.core.grow(halos_m(config)["geometry"])
+
+
+def resolved_sources(config: Config, run_folder: Path) -> SourcesConfig:
+    """The sources as files, also those that a synthetic city will write."""
+    if config.synth is None:
+        return config.sources
+    folder = run_folder / "sources"
+    return SourcesConfig(
+        views=tuple(ViewSource(name=v.name, path=folder / "views" / f"{v.name}.tif") for v in config.synth.views),
+        ortho=(OrthoSource(name="ortho", path=folder / "ortho.tif"),),
+        terrain=RasterSource(path=folder / "terrain.tif"),
+        reference=RasterSource(path=folder / "reference.tif"),
+    )
+
+
+def stage_params(config: Config, stage: str) -> dict[str, Any]:
+    """The part of the configuration that a stage's result depends on, as plain values."""
+    dumped = config.model_dump(mode="json")
+    return {section: dumped[section] for section in STAGE_SECTIONS[stage]}
+
+
+def canonical_json(values: Any) -> str:
+    return json.dumps(values, sort_keys=True, separators=(",", ":"))
