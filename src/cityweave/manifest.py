@@ -36,12 +36,15 @@ class Run:
 
     folder: Path
     config: Config
+    resume: bool = False  # take over what an attempt of the same job that died has finished
 
     @staticmethod
     def open(folder: Path) -> Run:
         file = folder / "config.json"
         if not file.is_file():
-            raise DataError(f"{folder} is no run: it has no config.json; the workflow writes it when it starts")
+            raise DataError(
+                f"{folder} is no run: it has no config.json; the workflow writes it when it starts"
+            )
         return Run(folder, load_config(json.loads(file.read_text())))
 
     def tile_folder(self, tile: Tile) -> Path:
@@ -82,7 +85,9 @@ class Manifest:
                 if not path.exists() or _size(path) != entry["bytes"]:
                     raise DataError(f"{path} is gone or damaged; rerun with: snakemake --force {self.path}")
                 return path
-        raise DataError(f"{self.path} names no product {name!r}, only {[e['name'] for e in self.values['products']]}")
+        raise DataError(
+            f"{self.path} names no product {name!r}, only {[e['name'] for e in self.values['products']]}"
+        )
 
 
 def _files(folder: Path) -> list[Path]:
@@ -155,7 +160,7 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _write_json(path: Path, values: Any) -> None:
+def write_json(path: Path, values: Any) -> None:
     aside = path.with_name(path.name + ".tmp")
     aside.write_text(json.dumps(values, indent=1, sort_keys=True) + "\n")
     os.replace(aside, path)
@@ -179,9 +184,19 @@ def run_job(
     path = run.manifest_path(name, tile)
     folder = path.parent
     folder.mkdir(parents=True, exist_ok=True)
+    base = {
+        "stage": stage,
+        "tile": tile.name if tile else None,
+        "inputs": {key: content_hash(value) for key, value in sorted((inputs or {}).items())},
+        "parameters": stage_params(run.config, stage),
+        "seed": run.config.seed,
+    }
+    record = path.with_name(f"{name}.run.json")
+    if run.resume and (finished := _finished(path, record, base, stage)):
+        return finished
     for remains in folder.glob(f"*.{name}.tmp*"):
         _remove(remains)
-    old = Manifest.read(path) if path.is_file() else None
+    old = _recorded(record)
     path.unlink(missing_ok=True)
 
     products = Products(folder, name)
@@ -192,27 +207,49 @@ def run_job(
     except Quarantine as verdict:
         reason = verdict.reason
         products.entries.clear()
-    values = {
-        "stage": stage,
-        "tile": tile.name if tile else None,
+    values = base | {
         "status": "done" if reason is None else "quarantined",
         "reason": reason,
-        "inputs": {key: content_hash(value) for key, value in sorted((inputs or {}).items())},
-        "parameters": stage_params(run.config, stage),
-        "seed": run.config.seed,
         "products": sorted(products.entries, key=lambda entry: entry["name"]),
         "notes": products.notes,
     }
-    _write_json(path.with_name(f"{name}.run.json"), _cost(stage, started, cpu_before, products.usage))
-    _write_json(path, values)
+    cost = _cost(stage, started, cpu_before, products.usage)
+    write_json(record, cost | {"manifest": values})
+    write_json(path, values)
     _drop_stale(folder, old, values)
     return Manifest(path, values)
 
 
-def _drop_stale(folder: Path, old: Manifest | None, new: dict[str, Any]) -> None:
+def _finished(path: Path, record: Path, base: dict[str, Any], stage: str) -> Manifest | None:
+    """The manifest of an earlier attempt, put back if the same job would be done again."""
+    values = _recorded(record)
+    if any(values.get(key) != base[key] for key in base):
+        return None
+    if json.loads(record.read_text())["code"] != stage_hash(stage):
+        return None
+    manifest = Manifest(path, values)
+    try:
+        for entry in values["products"]:
+            manifest.product(entry["name"])
+    except DataError:
+        return None
+    write_json(path, values)
+    return manifest
+
+
+def _recorded(record: Path) -> dict[str, Any]:
+    """What the last finished attempt wrote; its manifest itself is often gone, as Snakemake removes outputs first."""
+    try:
+        values: dict[str, Any] = json.loads(record.read_text())["manifest"]
+        return values
+    except (OSError, ValueError, KeyError):
+        return {"products": []}
+
+
+def _drop_stale(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
     """Products that the manifest before this one named and that nothing names any more."""
     kept = {entry["path"] for entry in new["products"]}
-    for entry in old.values["products"] if old else []:
+    for entry in old["products"]:
         if entry["path"] not in kept:
             _remove(folder / entry["path"])
 

@@ -32,6 +32,19 @@ STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
 }
 
 
+def read_config(path: Path) -> Config:
+    """A configuration from its YAML file."""
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} is not a readable YAML file: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds no mapping; config/config.yaml shows what is accepted")
+    return load_config(values)
+
+
 def load_config(values: Mapping[str, Any]) -> Config:
     """Validate plain values; every complaint on one line, with what would be accepted."""
     try:
@@ -84,13 +97,17 @@ def _check(config: Config) -> None:
             f"tiles.size_m is {tiles.size_m}; it must be a multiple of twice geometry.pitch_m ({2 * pitch:g} m)"
         )
     if not _multiple(tiles.shift_m, pitch):
-        raise ConfigError(f"tiles.shift_m is {tiles.shift_m}; it must be a multiple of geometry.pitch_m ({pitch:g} m)")
+        raise ConfigError(
+            f"tiles.shift_m is {tiles.shift_m}; it must be a multiple of geometry.pitch_m ({pitch:g} m)"
+        )
     if not _multiple(pitch, config.dsm.gsd_m):
         raise ConfigError(
             f"geometry.pitch_m is {pitch:g}; it must be an integer multiple of dsm.gsd_m ({config.dsm.gsd_m:g} m)"
         )
     if not _multiple(tiles.size_m, config.dsm.gsd_m):
-        raise ConfigError(f"tiles.size_m is {tiles.size_m}; it must be a multiple of dsm.gsd_m ({config.dsm.gsd_m:g} m)")
+        raise ConfigError(
+            f"tiles.size_m is {tiles.size_m}; it must be a multiple of dsm.gsd_m ({config.dsm.gsd_m:g} m)"
+        )
     if config.synth is None and not config.sources.views:
         raise ConfigError("sources.views is empty; accepted: at least 2 satellite views, or a synth section")
     if config.synth is not None and config.sources != SourcesConfig():
@@ -102,12 +119,16 @@ def _check(config: Config) -> None:
         if raster is not None and raster.vertical is not None:
             check_vertical(raster.vertical, f"sources.{('terrain', 'reference')[index]}.vertical")
     if not city_tiles(config):
-        raise ConfigError("no tile: the polygon holds no ground; accepted: a polygon with an area, in the city's CRS")
+        raise ConfigError(
+            "no tile: the polygon holds no ground; accepted: a polygon with an area, in the city's CRS"
+        )
     _check_halo(config)
 
 
 def _multiple(value: float, of: float) -> bool:
-    return math.isclose(value / of, round(value / of), abs_tol=1e-9) and (value == 0 or round(value / of) >= 1)
+    return math.isclose(value / of, round(value / of), abs_tol=1e-9) and (
+        value == 0 or round(value / of) >= 1
+    )
 
 
 def _check_crs(config: Config) -> None:
@@ -145,7 +166,9 @@ def vertical_grid(vertical: Vertical) -> Path | None:
 
 def halos_m(config: Config) -> dict[str, float]:
     """How far beyond a tile's core each stage reads, in metres."""
-    geometry = config.geometry.blend_m + 4 * config.geometry.pitch_m  # blend, field support, one ring of cells
+    geometry = (
+        config.geometry.blend_m + 4 * config.geometry.pitch_m
+    )  # blend, field support, one ring of cells
     dsm = geometry + config.dsm.matching_halo_m
     occluders = config.city.max_building_m * math.tan(math.radians(config.texture.max_off_nadir_deg))
     return {"geometry": geometry, "dsm": dsm, "texture (neighbours' meshes)": occluders}
@@ -199,13 +222,26 @@ def dsm_box(config: Config, tile: Tile) -> Box:
     return tile.core.grow(halos_m(config)["geometry"])
 
 
-def resolved_sources(config: Config, run_folder: Path) -> SourcesConfig:
+def run_folder(config: Config) -> Path:
+    """Where a run works. A shifted tile grid is a measurement beside the city's own run."""
+    shift = f"_shift{config.tiles.shift_m}" if config.tiles.shift_m else ""
+    return Path("results") / f"{config.city.name}{shift}"
+
+
+def base_folder(config: Config) -> Path:
+    """Where the city's own run works; a synthetic city's sources are there, made once."""
+    return Path("results") / config.city.name
+
+
+def resolved_sources(config: Config) -> SourcesConfig:
     """The sources as files, also those that a synthetic city will write."""
     if config.synth is None:
         return config.sources
-    folder = run_folder / "sources"
+    folder = base_folder(config) / "sources"
     return SourcesConfig(
-        views=tuple(ViewSource(name=v.name, path=folder / "views" / f"{v.name}.tif") for v in config.synth.views),
+        views=tuple(
+            ViewSource(name=v.name, path=folder / "views" / f"{v.name}.tif") for v in config.synth.views
+        ),
         ortho=(OrthoSource(name="ortho", path=folder / "ortho.tif"),),
         terrain=RasterSource(path=folder / "terrain.tif"),
         reference=RasterSource(path=folder / "reference.tif"),

@@ -1,0 +1,37 @@
+# Everything from a fresh clone: needs Python 3.11 or newer, make and git.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+CONFIG ?= config/config.yaml
+PYTEST := $(BIN)/python -m pytest
+WHEELS := $(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null)
+
+.PHONY: demo test lint setup clean
+
+demo: setup  ## make the demo city and say where it is
+	$(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG)
+	@$(BIN)/cityweave where --config $(CONFIG)
+
+test: setup  ## unit tests on all cores, then the ones that run the workflow
+	$(PYTEST) -n $(CORES) -m "not workflow and not slurm"
+	$(PYTEST) -m "workflow"
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/mypy
+	$(BIN)/snakemake --lint --configfile $(CONFIG)
+
+setup: $(VENV)/.installed  ## the environment only
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"Python 3.11 or newer is needed, {sys.executable} is {v[0]}.{v[1]}; name one with make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python $(if $(WHEELS),--find-links $(WHEELS)) -c constraints.txt -e '.[workflow,dev]'
+	@touch $@
+
+clean:  ## remove the environment and everything that was computed
+	rm -rf $(VENV) results .snakemake build src/*.egg-info

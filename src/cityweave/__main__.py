@@ -1,0 +1,5 @@
+import sys
+
+from cityweave.cli import main
+
+sys.exit(main())

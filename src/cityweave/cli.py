@@ -1,0 +1,201 @@
+"""The command line: parse, open the run, call one stage. Every stage is imported only when it is asked for."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from cityweave.errors import CityweaveError
+from cityweave.grid import Tile, parse_tile
+from cityweave.manifest import Run
+
+# Stage command -> module and function, and what it wants beside the run: nothing, tiles, or tiles and divisions.
+STAGES: dict[str, tuple[str, str, str]] = {
+    "synth": ("cityweave.synth.job", "run", "city"),
+    "survey": ("cityweave.survey.job", "run", "city"),
+    "ingest": ("cityweave.ingest.job", "run", "tiles"),
+    "dsm": ("cityweave.dsm.job", "run", "tiles"),
+    "fit": ("cityweave.geometry.job", "fit", "divisions"),
+    "mesh": ("cityweave.geometry.job", "mesh", "tiles"),
+    "texture": ("cityweave.texture.job", "run", "tiles"),
+    "merge-heights": ("cityweave.merge.job", "heights", "city"),
+    "merge-city": ("cityweave.merge.job", "city", "city"),
+    "evaluate": ("cityweave.evaluate.job", "run", "city"),
+    "report": ("cityweave.report.job", "run", "city"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit codes: 0 done, 2 config, 3 data, 4 missing capability; anything else is a defect (1)."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.call(arguments) or 0)
+    except CityweaveError as error:
+        print(f"cityweave: {type(error).__name__}: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="cityweave",
+        description="Pictures of a city taken from above to one height model and one textured 3D city. "
+        "The workflow calls one sub-command a job; the ones for people are check, status, deliver, retry, border "
+        "and where.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (_, _, wants) in STAGES.items():
+        command = commands.add_parser(name, help=f"job of the workflow ({wants})")
+        _add_run(command)
+        if wants != "city":
+            command.add_argument("--tile", action="append", required=True, metavar="NAME", dest="tiles")
+        if wants == "divisions":
+            command.add_argument(
+                "--division", action="append", type=int, required=True, choices=range(4), dest="divisions"
+            )
+        command.set_defaults(call=_stage)
+    _add_people_commands(commands)
+    return parser
+
+
+def _add_run(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--run", type=Path, required=True, metavar="FOLDER", help="such as results/demo")
+
+
+def _add_people_commands(commands: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
+    check = commands.add_parser("check", help="check a configuration and its sources")
+    check.add_argument("--config", type=Path, required=True)
+    check.set_defaults(call=_check)
+    where = commands.add_parser("where", help="say where the products of a configuration are")
+    where.add_argument("--config", type=Path, required=True)
+    where.set_defaults(call=_where)
+    schema = commands.add_parser("schema", help="print the JSON schema of the configuration")
+    schema.set_defaults(call=_schema)
+    status = commands.add_parser("status", help="tile x stage: done, failed, missing, quarantined, with cost")
+    _add_run(status)
+    status.set_defaults(call=_status)
+    verdict = commands.add_parser("verdict", help="fail when a tile is quarantined or missing")
+    _add_run(verdict)
+    verdict.add_argument("--output", type=Path, help="written when the verdict is good")
+    verdict.set_defaults(call=_verdict)
+    border = commands.add_parser(
+        "border", help="fill border_ratio in metrics.json from a second, shifted run"
+    )
+    _add_run(border)
+    border.add_argument("--shifted", type=Path, required=True, metavar="FOLDER")
+    border.set_defaults(call=_border)
+    deliver = commands.add_parser(
+        "deliver", help="quarantine a tile on purpose, so that the rest can be delivered"
+    )
+    _add_run(deliver)
+    deliver.add_argument("--without", required=True, metavar="TILE")
+    deliver.add_argument("--reason", required=True)
+    deliver.set_defaults(call=_deliver)
+    retry = commands.add_parser("retry", help="take a quarantine back: the next run does the tile again")
+    _add_run(retry)
+    retry.add_argument("tile", metavar="TILE")
+    retry.set_defaults(call=_retry)
+
+
+def _tiles(run: Run, names: Sequence[str]) -> list[Tile]:
+    tiles = run.config.tiles
+    return [parse_tile(name, tiles.size_m, tiles.shift_m) for name in names]
+
+
+def _stage(arguments: argparse.Namespace) -> None:
+    module, function, wants = STAGES[arguments.command]
+    run = Run.open(arguments.run)
+    call = getattr(importlib.import_module(module), function)
+    if wants == "city":
+        call(run)
+        return
+    tiles = _tiles(run, arguments.tiles)
+    parts = arguments.divisions if wants == "divisions" else [None]
+    units = [(tile, part) for tile in tiles for part in parts]
+    with _pack(run, arguments.command, units) as run:
+        for tile, part in units:
+            call(run, tile) if part is None else call(run, tile, part)
+
+
+@contextmanager
+def _pack(run: Run, command: str, units: Sequence[tuple[Tile, int | None]]) -> Iterator[Run]:
+    """Several jobs in one process. After a death the next attempt takes over what is finished, or redoes all."""
+    if len(units) == 1:
+        yield run
+        return
+    (first, _), (last, _) = units[0], units[-1]
+    marker = run.folder / "packs" / f"{command}.{first.name}.{last.name}.{len(units)}.open"
+    resume = marker.exists()
+    marker.parent.mkdir(exist_ok=True)
+    marker.touch()
+    yield replace(run, resume=resume)
+    marker.unlink()
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    from cityweave.ingest.preflight import check_sources
+    from cityweave.plan import city_tiles, halos_m, read_config
+
+    config = read_config(arguments.config)
+    check_sources(config)
+    halos = ", ".join(f"{stage} {metres:.0f} m" for stage, metres in halos_m(config).items())
+    print(f"{config.city.name}: {len(city_tiles(config))} tiles of {config.tiles.size_m} m; halos: {halos}")
+
+
+def _where(arguments: argparse.Namespace) -> None:
+    from cityweave.plan import read_config, run_folder
+    from cityweave.status import describe_products
+
+    print(describe_products(run_folder(read_config(arguments.config))))
+
+
+def _schema(arguments: argparse.Namespace) -> None:
+    import json
+
+    from cityweave.config import Config
+
+    print(json.dumps(Config.model_json_schema(), indent=2, sort_keys=True))
+
+
+def _status(arguments: argparse.Namespace) -> None:
+    from cityweave.status import status_table
+
+    print(status_table(Run.open(arguments.run)))
+
+
+def _verdict(arguments: argparse.Namespace) -> None:
+    from cityweave.status import check_verdict
+
+    check_verdict(Run.open(arguments.run), arguments.output)
+
+
+def _border(arguments: argparse.Namespace) -> None:
+    from cityweave.evaluate.job import border
+
+    border(Run.open(arguments.run), Run.open(arguments.shifted))
+
+
+def _deliver(arguments: argparse.Namespace) -> None:
+    from cityweave.status import deliver_without
+
+    run = Run.open(arguments.run)
+    deliver_without(run, _tiles(run, [arguments.without])[0], arguments.reason)
+
+
+def _retry(arguments: argparse.Namespace) -> None:
+    from cityweave.status import retry_tile
+
+    run = Run.open(arguments.run)
+    retry_tile(run, _tiles(run, [arguments.tile])[0])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

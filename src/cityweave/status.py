@@ -1,0 +1,171 @@
+"""What a run has done: the status table, the verdict, and quarantine by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cityweave.errors import ConfigError, DataError
+from cityweave.grid import DIVISIONS, Tile
+from cityweave.manifest import Run, write_json
+from cityweave.plan import city_tiles, stage_params
+
+# Manifests of a tile in the order of work, with the stage that each belongs to.
+TILE_MANIFESTS: dict[str, str] = {
+    "ingest": "ingest",
+    "dsm": "dsm",
+    **{f"sdf_{division}": "geometry" for division in DIVISIONS},
+    "mesh": "geometry",
+    "texture": "texture",
+}
+PRODUCTS = (
+    ("report.html", "the report: open it first"),
+    ("city.glb", "the city as one model (overview)"),
+    ("tiles3d/tileset.json", "the city as 3D Tiles (full detail)"),
+    ("city_dsm.tif", "surface heights (COG)"),
+    ("city_dtm.tif", "terrain heights (COG)"),
+    ("city.zarr", "all height layers"),
+    ("tiles.geojson", "index of the tiles"),
+    ("metrics.json", "every figure"),
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One manifest's state; `work_s` and `peak_rss_mb` are of the attempt that made it."""
+
+    tile: Tile
+    name: str
+    status: str  # done, quarantined, missing or failed
+    reason: str | None = None
+    work_s: float = 0.0
+    peak_rss_mb: float = 0.0
+
+
+def tile_entries(run: Run) -> Iterator[Entry]:
+    for tile in city_tiles(run.config):
+        for name in TILE_MANIFESTS:
+            yield _entry(run, tile, name)
+
+
+def _entry(run: Run, tile: Tile, name: str) -> Entry:
+    path = run.manifest_path(name, tile)
+    if not path.is_file():
+        attempted = any(path.parent.glob(f"*.{name}.tmp*"))
+        return Entry(tile, name, "failed" if attempted else "missing")
+    values = json.loads(path.read_text())
+    record = path.with_name(f"{name}.run.json")
+    cost: dict[str, Any] = json.loads(record.read_text()) if record.is_file() else {}
+    status = values["status"]
+    if any(not (path.parent / product["path"]).exists() for product in values["products"]):
+        status = "missing"
+    return Entry(tile, name, status, values["reason"], cost.get("work_s", 0.0), cost.get("peak_rss_mb", 0.0))
+
+
+def quarantined_tiles(run: Run) -> dict[str, str]:
+    """Tiles that are out, each with the first reason given."""
+    reasons: dict[str, str] = {}
+    for entry in tile_entries(run):
+        if entry.status == "quarantined":
+            reasons.setdefault(entry.tile.name, entry.reason or "")
+    return reasons
+
+
+def status_table(run: Run) -> str:
+    """Tile x stage as text: seconds where done, a word where not."""
+    entries = list(tile_entries(run))
+    names = list(TILE_MANIFESTS)
+    width = max(len(entry.tile.name) for entry in entries)
+    lines = [" ".join([f"{'tile':{width}}", *(f"{name:>8}" for name in names), f"{'peak MB':>8}"])]
+    for start in range(0, len(entries), len(names)):
+        row = entries[start : start + len(names)]
+        cells = [f"{e.work_s:7.1f}s" if e.status == "done" else f"{e.status[:8]:>8}" for e in row]
+        peak = max(entry.peak_rss_mb for entry in row)
+        lines.append(" ".join([f"{row[0].tile.name:{width}}", *cells, f"{peak:8.0f}"]))
+    done = sum(row.status == "done" for row in entries if row.name == "texture")
+    total = sum(entry.work_s for entry in entries)
+    lines.append(f"{done} of {len(entries) // len(names)} tiles done, {total:.1f} s of work")
+    for tile, reason in quarantined_tiles(run).items():
+        lines.append(f"quarantined {tile}: {reason}")
+    return "\n".join(lines)
+
+
+def check_verdict(run: Run, output: Path | None) -> None:
+    """Write `output` when every tile is delivered; raise, naming each, when one is quarantined or missing."""
+    quarantined = quarantined_tiles(run)
+    missing = sorted(
+        {e.tile.name for e in tile_entries(run) if e.status in ("missing", "failed")} - set(quarantined)
+    )
+    if quarantined or missing:
+        parts = [f"{tile} is quarantined: {reason}" for tile, reason in quarantined.items()]
+        parts += [f"{tile} is missing" for tile in missing]
+        raise DataError(
+            f"{len(parts)} of {len(city_tiles(run.config))} tiles are not in the city; the rest is delivered under "
+            f"{run.folder}. {'; '.join(parts)}. After mending the data: cityweave retry --run {run.folder} TILE"
+        )
+    if output is not None:
+        write_json(output, {"status": "complete", "tiles": len(city_tiles(run.config))})
+
+
+def deliver_without(run: Run, tile: Tile, reason: str) -> None:
+    """Quarantine on purpose: the first stage that the tile lacks gets a manifest that says so."""
+    if tile not in city_tiles(run.config):
+        raise ConfigError(f"{tile.name} is not in the city; `cityweave status` lists its tiles")
+    for name, stage in TILE_MANIFESTS.items():
+        path = run.manifest_path(name, tile)
+        if path.is_file():
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        values = {
+            "stage": stage,
+            "tile": tile.name,
+            "status": "quarantined",
+            "reason": f"on purpose: {reason}",
+            "inputs": {},
+            "parameters": stage_params(run.config, stage),
+            "seed": run.config.seed,
+            "products": [],
+            "notes": {},
+        }
+        write_json(path, values)
+        return
+    raise ConfigError(f"{tile.name} has all its products; there is nothing to leave out")
+
+
+def retry_tile(run: Run, tile: Tile) -> None:
+    """Forget every quarantine of the tile, so that the next run does those stages again."""
+    found = False
+    for name in TILE_MANIFESTS:
+        path = run.manifest_path(name, tile)
+        if path.is_file() and json.loads(path.read_text())["status"] == "quarantined":
+            path.unlink()
+            found = True
+    if not found:
+        raise ConfigError(f"{tile.name} is not quarantined; `cityweave status` shows which tiles are")
+
+
+def describe_products(folder: Path) -> str:
+    lines = [f"The city is in {folder}/"]
+    lines += [f"  {folder / name}: {text}" for name, text in PRODUCTS if (folder / name).exists()]
+    metrics = folder / "metrics.json"
+    if metrics.is_file():
+        lines.append(_headline(json.loads(metrics.read_text())))
+    return "\n".join(lines)
+
+
+def _headline(metrics: dict[str, Any]) -> str:
+    figures = []
+    for section, key, label in (
+        ("dsm", "mae_m", "DSM mean error {} m"),
+        ("dsm", "completeness", "complete {}"),
+        ("mesh", "f1", "mesh F1 at 1 m {}"),
+        ("texture", "psnr", "PSNR {} dB"),
+    ):
+        value = metrics.get(section, {}).get(key)
+        value = value.get("1") if isinstance(value, dict) else value
+        if value is not None:
+            figures.append(label.format(f"{value:.3g}"))
+    return "  " + ", ".join(figures)
