@@ -27,10 +27,12 @@ MAX_POLY_ERROR_PX = 0.02
 def _rpc_terms(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
     """The 20 monomials of RPC00B for normalised longitude x, latitude y, height z; shape (20, n)."""
     one = np.ones_like(x)
-    return np.stack(
-        [one, x, y, z, x * y, x * z, y * z, x * x, y * y, z * z]
-        + [x * y * z, x**3, x * y * y, x * z * z, x * x * y, y**3, y * z * z, x * x * z, y * y * z, z**3]
-    )
+    # fmt: off
+    return np.stack([
+        one, x, y, z, x * y, x * z, y * z, x * x, y * y, z * z,
+        x * y * z, x**3, x * y * y, x * z * z, x * x * y, y**3, y * z * z, x * x * z, y * y * z, z**3,
+    ])
+    # fmt: on
 
 
 @dataclass(frozen=True)
@@ -155,8 +157,7 @@ class PolyCamera:
     def project(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         x, y, z = np.broadcast_arrays(*(np.asarray(value, np.float64) for value in (x, y, z)))
         local = [
-            (value - centre) / scale
-            for value, centre, scale in zip((x, y, z), self.centre, self.scale, strict=True)
+            (value - centre) / scale for value, centre, scale in zip((x, y, z), self.centre, self.scale, strict=True)
         ]
         image = _poly_terms(*local) @ self.coefficients.T
         return image[..., 0], image[..., 1]

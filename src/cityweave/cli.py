@@ -86,15 +86,11 @@ def _add_people_commands(commands: argparse._SubParsersAction) -> None:  # type:
     _add_run(verdict)
     verdict.add_argument("--output", type=Path, help="written when the verdict is good")
     verdict.set_defaults(call=_verdict)
-    border = commands.add_parser(
-        "border", help="fill border_ratio in metrics.json from a second, shifted run"
-    )
+    border = commands.add_parser("border", help="fill border_ratio in metrics.json from a second, shifted run")
     _add_run(border)
     border.add_argument("--shifted", type=Path, required=True, metavar="FOLDER")
     border.set_defaults(call=_border)
-    deliver = commands.add_parser(
-        "deliver", help="quarantine a tile on purpose, so that the rest can be delivered"
-    )
+    deliver = commands.add_parser("deliver", help="quarantine a tile on purpose, so that the rest can be delivered")
     _add_run(deliver)
     deliver.add_argument("--without", required=True, metavar="TILE")
     deliver.add_argument("--reason", required=True)

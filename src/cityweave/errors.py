@@ -21,7 +21,7 @@ class DataError(CityweaveError):
     exit_code = 3
 
 
-class MissingCapability(CityweaveError):
+class MissingCapability(CityweaveError):  # noqa: N818 - says what it is
     """This machine lacks a grid, weights, a GPU or a program that the configuration needs."""
 
     exit_code = 4

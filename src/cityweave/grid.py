@@ -49,19 +49,11 @@ class Box:
         return Box(self.xmin - metres, self.ymin - metres, self.xmax + metres, self.ymax + metres)
 
     def intersects(self, other: Box) -> bool:
-        return (
-            self.xmin < other.xmax
-            and other.xmin < self.xmax
-            and self.ymin < other.ymax
-            and other.ymin < self.ymax
-        )
+        return self.xmin < other.xmax and other.xmin < self.xmax and self.ymin < other.ymax and other.ymin < self.ymax
 
     def contains(self, other: Box) -> bool:
         return (
-            self.xmin <= other.xmin
-            and other.xmax <= self.xmax
-            and self.ymin <= other.ymin
-            and other.ymax <= self.ymax
+            self.xmin <= other.xmin and other.xmax <= self.xmax and self.ymin <= other.ymin and other.ymax <= self.ymax
         )
 
     def intersection(self, other: Box) -> Box | None:

@@ -42,9 +42,7 @@ class Run:
     def open(folder: Path) -> Run:
         file = folder / "config.json"
         if not file.is_file():
-            raise DataError(
-                f"{folder} is no run: it has no config.json; the workflow writes it when it starts"
-            )
+            raise DataError(f"{folder} is no run: it has no config.json; the workflow writes it when it starts")
         return Run(folder, load_config(json.loads(file.read_text())))
 
     def tile_folder(self, tile: Tile) -> Path:
@@ -85,9 +83,7 @@ class Manifest:
                 if not path.exists() or _size(path) != entry["bytes"]:
                     raise DataError(f"{path} is gone or damaged; rerun with: snakemake --force {self.path}")
                 return path
-        raise DataError(
-            f"{self.path} names no product {name!r}, only {[e['name'] for e in self.values['products']]}"
-        )
+        raise DataError(f"{self.path} names no product {name!r}, only {[e['name'] for e in self.values['products']]}")
 
 
 def _files(folder: Path) -> list[Path]:
@@ -145,7 +141,7 @@ class Products:
         size, digest = _size(aside), content_hash(aside)
         if path.is_dir():
             _remove(path)
-        os.replace(aside, path)
+        aside.replace(path)
         self._add(path.name, path, size, digest)
 
     def _add(self, name: str, path: Path, size: int, digest: str) -> None:
@@ -163,7 +159,7 @@ def _remove(path: Path) -> None:
 def write_json(path: Path, values: Any) -> None:
     aside = path.with_name(path.name + ".tmp")
     aside.write_text(json.dumps(values, indent=1, sort_keys=True) + "\n")
-    os.replace(aside, path)
+    aside.replace(path)
 
 
 def run_job(

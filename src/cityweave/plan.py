@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cityweave.config import Config, RasterSource, SourcesConfig, Vertical, ViewSource, OrthoSource
+from cityweave.config import Config, OrthoSource, RasterSource, SourcesConfig, Vertical, ViewSource
 from cityweave.errors import ConfigError, DataError, MissingCapability
 from cityweave.grid import Box, Tile, rings_for, tiles_covering
 
@@ -97,9 +97,7 @@ def _check(config: Config) -> None:
             f"tiles.size_m is {tiles.size_m}; it must be a multiple of twice geometry.pitch_m ({2 * pitch:g} m)"
         )
     if not _multiple(tiles.shift_m, pitch):
-        raise ConfigError(
-            f"tiles.shift_m is {tiles.shift_m}; it must be a multiple of geometry.pitch_m ({pitch:g} m)"
-        )
+        raise ConfigError(f"tiles.shift_m is {tiles.shift_m}; it must be a multiple of geometry.pitch_m ({pitch:g} m)")
     if not _multiple(pitch, config.dsm.gsd_m):
         raise ConfigError(
             f"geometry.pitch_m is {pitch:g}; it must be an integer multiple of dsm.gsd_m ({config.dsm.gsd_m:g} m)"
@@ -119,16 +117,12 @@ def _check(config: Config) -> None:
         if raster is not None and raster.vertical is not None:
             check_vertical(raster.vertical, f"sources.{('terrain', 'reference')[index]}.vertical")
     if not city_tiles(config):
-        raise ConfigError(
-            "no tile: the polygon holds no ground; accepted: a polygon with an area, in the city's CRS"
-        )
+        raise ConfigError("no tile: the polygon holds no ground; accepted: a polygon with an area, in the city's CRS")
     _check_halo(config)
 
 
 def _multiple(value: float, of: float) -> bool:
-    return math.isclose(value / of, round(value / of), abs_tol=1e-9) and (
-        value == 0 or round(value / of) >= 1
-    )
+    return math.isclose(value / of, round(value / of), abs_tol=1e-9) and (value == 0 or round(value / of) >= 1)
 
 
 def _check_crs(config: Config) -> None:
@@ -166,9 +160,7 @@ def vertical_grid(vertical: Vertical) -> Path | None:
 
 def halos_m(config: Config) -> dict[str, float]:
     """How far beyond a tile's core each stage reads, in metres."""
-    geometry = (
-        config.geometry.blend_m + 4 * config.geometry.pitch_m
-    )  # blend, field support, one ring of cells
+    geometry = config.geometry.blend_m + 4 * config.geometry.pitch_m  # blend, field support, one ring of cells
     dsm = geometry + config.dsm.matching_halo_m
     occluders = config.city.max_building_m * math.tan(math.radians(config.texture.max_off_nadir_deg))
     return {"geometry": geometry, "dsm": dsm, "texture (neighbours' meshes)": occluders}
@@ -186,9 +178,7 @@ def _check_halo(config: Config) -> None:
     halos = halos_m(config)
     table = ", ".join(f"{stage} {metres:g} m" for stage, metres in halos.items())
     if ingest_halo_m(config) < halos["dsm"]:
-        raise ConfigError(
-            f"ingest.halo_m is {config.ingest.halo_m:g}; at least {halos['dsm']:g} is needed ({table})"
-        )
+        raise ConfigError(f"ingest.halo_m is {config.ingest.halo_m:g}; at least {halos['dsm']:g} is needed ({table})")
     if 2 * halos["geometry"] > config.tiles.size_m / 2:
         raise ConfigError(
             f"tiles.size_m is {config.tiles.size_m}; a division of half of it must hold twice the geometry halo "
@@ -210,11 +200,7 @@ def city_tiles(config: Config) -> list[Tile]:
     from shapely import Polygon, box
 
     shapes = [Polygon(ring) for ring in city.rings()]
-    return [
-        tile
-        for tile in tiles
-        if any(shape.intersection(box(*tile.core.as_tuple())).area > 0 for shape in shapes)
-    ]
+    return [tile for tile in tiles if any(shape.intersection(box(*tile.core.as_tuple())).area > 0 for shape in shapes)]
 
 
 def dsm_box(config: Config, tile: Tile) -> Box:
@@ -239,9 +225,7 @@ def resolved_sources(config: Config) -> SourcesConfig:
         return config.sources
     folder = base_folder(config) / "sources"
     return SourcesConfig(
-        views=tuple(
-            ViewSource(name=v.name, path=folder / "views" / f"{v.name}.tif") for v in config.synth.views
-        ),
+        views=tuple(ViewSource(name=v.name, path=folder / "views" / f"{v.name}.tif") for v in config.synth.views),
         ortho=(OrthoSource(name="ortho", path=folder / "ortho.tif"),),
         terrain=RasterSource(path=folder / "terrain.tif"),
         reference=RasterSource(path=folder / "reference.tif"),

@@ -96,9 +96,7 @@ def status_table(run: Run) -> str:
 def check_verdict(run: Run, output: Path | None) -> None:
     """Write `output` when every tile is delivered; raise, naming each, when one is quarantined or missing."""
     quarantined = quarantined_tiles(run)
-    missing = sorted(
-        {e.tile.name for e in tile_entries(run) if e.status in ("missing", "failed")} - set(quarantined)
-    )
+    missing = sorted({e.tile.name for e in tile_entries(run) if e.status in ("missing", "failed")} - set(quarantined))
     if quarantined or missing:
         parts = [f"{tile} is quarantined: {reason}" for tile, reason in quarantined.items()]
         parts += [f"{tile} is missing" for tile in missing]

@@ -1,0 +1,130 @@
+"""Paths, the tile list and what the rules share. Parsed by every job, so nothing heavy is imported here."""
+
+import json
+import sys
+
+from snakemake.logging import logger
+
+from cityweave.codehash import stage_hash
+from cityweave.errors import CityweaveError
+from cityweave.grid import DIVISIONS, Tile
+from cityweave.plan import (
+    base_folder,
+    canonical_json,
+    city_tiles,
+    load_config,
+    resolved_sources,
+    run_folder,
+    stage_params,
+    texture_rings,
+)
+
+# The interpreter that runs Snakemake runs the jobs; inside a software environment it is the one found there.
+CITYWEAVE = (
+    "python -m cityweave" if workflow.deployment_settings.deployment_method else f"{sys.executable} -m cityweave"
+)
+
+
+def refuse(error):
+    """One clear line instead of a traceback, and the exit code that the kind of error has."""
+    logger.error(f"{type(error).__name__}: {error}")
+    sys.exit(error.exit_code)
+
+
+try:
+    CONFIG = load_config(config)
+    if workflow.is_main_process:
+        from cityweave.ingest.preflight import check_sources
+
+        check_sources(CONFIG)
+except CityweaveError as error:
+    refuse(error)
+
+RUN = str(run_folder(CONFIG))
+BASE = str(base_folder(CONFIG))
+TILES = {tile.name: tile for tile in city_tiles(CONFIG)}
+
+
+def write_resolved_config():
+    """What every job reads; rewritten only when it changed."""
+    text = json.dumps(CONFIG.model_dump(mode="json"), indent=1, sort_keys=True) + "\n"
+    for folder in {Path(RUN), Path(BASE)}:
+        file = folder / "config.json"
+        if file.is_file() and (str(folder) != RUN or file.read_text() == text):
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        aside = folder / "config.json.tmp"
+        aside.write_text(text)
+        aside.replace(file)
+
+
+if workflow.is_main_process:
+    write_resolved_config()
+
+
+wildcard_constraints:
+    tile=r"[EW]\d+_[NS]\d+",
+    division=r"[0-3]",
+
+
+def city_manifest(name, run=RUN):
+    return f"{run}/city/{name}.json"
+
+
+def tile_manifest(name, tile="{tile}"):
+    return f"{RUN}/tiles/{tile}/{name}.json"
+
+
+def all_tiles(name):
+    return [tile_manifest(name, tile) for tile in TILES]
+
+
+def around(name, rings):
+    """Input function: a manifest of the tile and of its neighbours that belong to the city."""
+
+    def manifests(wildcards):
+        ring = TILES[wildcards.tile].ring(rings)
+        return [tile_manifest(name, tile.name) for tile in ring if tile.name in TILES]
+
+    return manifests
+
+
+def params_of(stage):
+    """What a result depends on beside its inputs; a change reruns the stage."""
+    return canonical_json(stage_params(CONFIG, stage))
+
+
+def code_of(stage):
+    return stage_hash(stage) if CONFIG.workflow.on_code_change == "rerun" else "any"
+
+
+def packs(tiles_per_pack):
+    """The tile list cut into runs of neighbours, each served by one job."""
+    names = list(TILES)
+    return [names[start : start + tiles_per_pack] for start in range(0, len(names), tiles_per_pack)]
+
+
+def tile_options(names):
+    return " ".join(f"--tile {name}" for name in names)
+
+
+def gathered(function, names):
+    """The inputs that `function` names for each tile of a pack, each once."""
+    from snakemake.io import Wildcards
+
+    files = []
+    for name in names:
+        files += function(Wildcards(fromdict={"tile": name}))
+    return list(dict.fromkeys(files))
+
+
+SOURCES = resolved_sources(CONFIG)
+SOURCE_FILES = sorted(
+    {str(view.path) for view in SOURCES.views}
+    | {str(view.mask) for view in SOURCES.views if view.mask}
+    | {str(ortho.path) for ortho in SOURCES.ortho}
+    | {str(raster.path) for raster in (SOURCES.terrain, SOURCES.reference) if raster}
+)
+# A synthetic city's sources are known by the manifest of the job that makes them.
+SOURCE_INPUT = [city_manifest("synth", BASE)] if CONFIG.synth else SOURCE_FILES
+PACK = CONFIG.workflow.pack

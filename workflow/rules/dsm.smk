@@ -1,0 +1,53 @@
+def dsm_input(wildcards):
+    return tile_manifest("ingest", wildcards.tile)
+
+
+if PACK.tiles == 1:
+
+    rule dsm:
+        """Heights of a tile from its views."""
+        input:
+            dsm_input,
+        output:
+            tile_manifest("dsm"),
+        log:
+            f"{RUN}/logs/dsm/{{tile}}.log",
+        benchmark:
+            f"{RUN}/benchmarks/dsm/{{tile}}.jsonl"
+        conda:
+            "../envs/cpu.yaml"
+        threads: 1
+        params:
+            config=params_of("dsm"),
+            code=code_of("dsm"),
+        message:
+            "Measuring heights of {wildcards.tile}"
+        shell:
+            "{CITYWEAVE} dsm --run {RUN} --tile {wildcards.tile} > {log} 2>&1"
+
+else:
+
+    for tiles in packs(PACK.tiles):
+
+        rule:
+            name:
+                f"dsm_{tiles[0]}"
+            input:
+                gathered(dsm_input, tiles),
+            output:
+                [tile_manifest("dsm", tile) for tile in tiles],
+            log:
+                f"{RUN}/logs/dsm/{tiles[0]}.log",
+            benchmark:
+                f"{RUN}/benchmarks/dsm/{tiles[0]}.jsonl"
+            conda:
+                "../envs/cpu.yaml"
+            threads: 1
+            params:
+                config=params_of("dsm"),
+                code=code_of("dsm"),
+                tiles=tile_options(tiles),
+            message:
+                f"Measuring heights of {tiles[0]} and {len(tiles) - 1} more"
+            shell:
+                "{CITYWEAVE} dsm --run {RUN} {params.tiles} > {log} 2>&1"

@@ -1,0 +1,22 @@
+rule evaluate:
+    """Every figure, against reference where there is one."""
+    input:
+        city_manifest("merge_heights"),
+        city_manifest("merge_city"),
+        SOURCE_INPUT,
+    output:
+        city_manifest("evaluate"),
+    log:
+        f"{RUN}/logs/evaluate.log",
+    benchmark:
+        f"{RUN}/benchmarks/evaluate.jsonl"
+    conda:
+        "../envs/cpu.yaml"
+    threads: 1
+    params:
+        config=params_of("evaluate"),
+        code=code_of("evaluate"),
+    message:
+        "Measuring the city"
+    shell:
+        "{CITYWEAVE} evaluate --run {RUN} > {log} 2>&1"

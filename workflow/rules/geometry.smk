@@ -1,0 +1,134 @@
+ALL_DIVISIONS = " ".join(f"--division {division}" for division in DIVISIONS)
+
+
+def fit_input(wildcards):
+    return tile_manifest("dsm", wildcards.tile)
+
+
+if not PACK.divisions:
+
+    rule fit_division:
+        """Fit the field of one division."""
+        input:
+            fit_input,
+        output:
+            tile_manifest("sdf_{division}"),
+        log:
+            f"{RUN}/logs/fit/{{tile}}_{{division}}.log",
+        benchmark:
+            f"{RUN}/benchmarks/fit/{{tile}}_{{division}}.jsonl"
+        conda:
+            "../envs/cpu.yaml"
+        threads: 1
+        params:
+            config=params_of("geometry"),
+            code=code_of("geometry"),
+        message:
+            "Fitting division {wildcards.division} of {wildcards.tile}"
+        shell:
+            "{CITYWEAVE} fit --run {RUN} --tile {wildcards.tile} --division {wildcards.division} > {log} 2>&1"
+
+elif PACK.tiles == 1:
+
+    rule fit:
+        """Fit the field of a tile's four divisions."""
+        input:
+            fit_input,
+        output:
+            [tile_manifest(f"sdf_{division}") for division in DIVISIONS],
+        log:
+            f"{RUN}/logs/fit/{{tile}}.log",
+        benchmark:
+            f"{RUN}/benchmarks/fit/{{tile}}.jsonl"
+        conda:
+            "../envs/cpu.yaml"
+        threads: 1
+        params:
+            config=params_of("geometry"),
+            code=code_of("geometry"),
+        message:
+            "Fitting {wildcards.tile}"
+        shell:
+            "{CITYWEAVE} fit --run {RUN} --tile {wildcards.tile} {ALL_DIVISIONS} > {log} 2>&1"
+
+else:
+
+    for tiles in packs(PACK.tiles):
+
+        rule:
+            name:
+                f"fit_{tiles[0]}"
+            input:
+                gathered(fit_input, tiles),
+            output:
+                [tile_manifest(f"sdf_{division}", tile) for tile in tiles for division in DIVISIONS],
+            log:
+                f"{RUN}/logs/fit/{tiles[0]}.log",
+            benchmark:
+                f"{RUN}/benchmarks/fit/{tiles[0]}.jsonl"
+            conda:
+                "../envs/cpu.yaml"
+            threads: 1
+            params:
+                config=params_of("geometry"),
+                code=code_of("geometry"),
+                tiles=tile_options(tiles),
+            message:
+                f"Fitting {tiles[0]} and {len(tiles) - 1} more"
+            shell:
+                "{CITYWEAVE} fit --run {RUN} {params.tiles} {ALL_DIVISIONS} > {log} 2>&1"
+
+
+def mesh_input(wildcards):
+    return [manifest for division in DIVISIONS for manifest in around(f"sdf_{division}", 1)(wildcards)]
+
+
+if PACK.tiles == 1:
+
+    rule mesh:
+        """A tile's mesh from its own divisions and its neighbours'."""
+        input:
+            mesh_input,
+        output:
+            tile_manifest("mesh"),
+        log:
+            f"{RUN}/logs/mesh/{{tile}}.log",
+        benchmark:
+            f"{RUN}/benchmarks/mesh/{{tile}}.jsonl"
+        conda:
+            "../envs/cpu.yaml"
+        threads: 1
+        params:
+            config=params_of("geometry"),
+            code=code_of("geometry"),
+        message:
+            "Meshing {wildcards.tile}"
+        shell:
+            "{CITYWEAVE} mesh --run {RUN} --tile {wildcards.tile} > {log} 2>&1"
+
+else:
+
+    for tiles in packs(PACK.tiles):
+
+        rule:
+            name:
+                f"mesh_{tiles[0]}"
+            input:
+                gathered(mesh_input, tiles),
+            output:
+                [tile_manifest("mesh", tile) for tile in tiles],
+            log:
+                f"{RUN}/logs/mesh/{tiles[0]}.log",
+            benchmark:
+                f"{RUN}/benchmarks/mesh/{tiles[0]}.jsonl"
+            conda:
+                "../envs/cpu.yaml"
+            threads: 1
+            params:
+                config=params_of("geometry"),
+                code=code_of("geometry"),
+                tiles=tile_options(tiles),
+            message:
+                f"Meshing {tiles[0]} and {len(tiles) - 1} more"
+            shell:
+                "{CITYWEAVE} mesh --run {RUN} {params.tiles} > {log} 2>&1"

@@ -1,0 +1,21 @@
+rule report:
+    """One page with pictures, plots and the state of every tile."""
+    input:
+        city_manifest("evaluate"),
+        city_manifest("merge_city"),
+    output:
+        city_manifest("report"),
+    log:
+        f"{RUN}/logs/report.log",
+    benchmark:
+        f"{RUN}/benchmarks/report.jsonl"
+    conda:
+        "../envs/cpu.yaml"
+    threads: 1
+    params:
+        config=params_of("report"),
+        code=code_of("report"),
+    message:
+        "Writing the report"
+    shell:
+        "{CITYWEAVE} report --run {RUN} > {log} 2>&1"

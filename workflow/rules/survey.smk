@@ -1,0 +1,20 @@
+rule survey:
+    """What the sources are: footprints, checksums, statistics, heights to expect."""
+    input:
+        SOURCE_INPUT,
+    output:
+        city_manifest("survey"),
+    log:
+        f"{RUN}/logs/survey.log",
+    benchmark:
+        f"{RUN}/benchmarks/survey.jsonl"
+    conda:
+        "../envs/cpu.yaml"
+    threads: 1
+    params:
+        config=params_of("survey"),
+        code=code_of("survey"),
+    message:
+        "Surveying the sources"
+    shell:
+        "{CITYWEAVE} survey --run {RUN} > {log} 2>&1"
