@@ -1,0 +1,151 @@
+"""Satellite views in sensor geometry: their camera, where they look, and the crop that a piece of ground needs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cityweave.cameras import RPC, ToGeodetic
+from cityweave.errors import DataError
+from cityweave.grid import Box
+from cityweave.io.raster import invalid_pixels, open_raster, picture_bands
+
+if TYPE_CHECKING:
+    from rasterio.io import DatasetReader
+
+RPC_ACCEPTED = (
+    "an image with RPC00B tags as GDAL reads them is accepted: in the file itself, or beside it as _RPB.TXT, _rpc.txt, "
+    "RPC_*.XML or .RPB"
+)
+SATURATING_BITS = (8, 10, 11, 12, 13, 14, 15, 16)
+# Metadata that travels with a view: our name -> names in other people's files, as the first one found.
+_METADATA = {
+    "acquired": ("ACQUISITION_TIME", "ACQUISITIONDATETIME", "IMAGING_TIME", "TIFFTAG_DATETIME"),
+    "sun_azimuth_deg": ("SUN_AZIMUTH_DEG", "SUN_AZIMUTH"),
+    "sun_elevation_deg": ("SUN_ELEVATION_DEG", "SUN_ELEVATION"),
+}
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Pixels [left, left+width) x [top, top+height) of an image."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+    def shift(self, other: Crop) -> tuple[slice, slice]:
+        """Rows and columns of this crop's array that `other` covers."""
+        top, left = other.top - self.top, other.left - self.left
+        rows = slice(max(top, 0), max(min(top + other.height, self.height), 0))
+        return rows, slice(max(left, 0), max(min(left + other.width, self.width), 0))
+
+
+@dataclass(frozen=True)
+class ViewPixels:
+    image: np.ndarray  # (band, row, col), native type
+    invalid: np.ndarray  # (row, col) bool, nodata and NaN
+    undeclared_nan: np.ndarray  # (row, col) bool, NaN in a file that doesn't call NaN nodata
+    nodata: float | None
+
+
+def read_rpc(dataset: DatasetReader) -> RPC:
+    tags = dataset.tags(ns="RPC")
+    if not tags:
+        raise DataError(f"{dataset.name} has no RPC; {RPC_ACCEPTED}")
+    try:
+        return RPC.from_tags(tags, where=str(dataset.name))
+    except ValueError as error:
+        raise DataError(f"{dataset.name}: RPC that isn't numbers ({error}); {RPC_ACCEPTED}") from error
+
+
+def view_metadata(dataset: DatasetReader) -> dict[str, Any]:
+    """Acquisition time and sun angles where the file tells them."""
+    tags: dict[str, str] = {}
+    for domain in (None, "IMAGERY", "RPC"):
+        tags |= {key.upper(): value for key, value in dataset.tags(ns=domain).items()}
+    found: dict[str, Any] = {}
+    for name, keys in _METADATA.items():
+        text = next((tags[key] for key in keys if key in tags), None)
+        if text is None:
+            continue
+        try:
+            found[name] = float(text) if name.endswith("_deg") else text
+        except ValueError:
+            continue  # another program's idea of an angle: leave it out
+    return found
+
+
+def view_angles(rpc: RPC, to_ground: ToGeodetic, ground: tuple[float, float, float]) -> dict[str, float]:
+    """Off-nadir angle at the ground and azimuth of the camera, seen from a ground point (lon, lat, height)."""
+    lon, lat, height = ground
+    u, v = rpc.project(np.array([lon]), np.array([lat]), np.array([height]))
+    up = 100.0
+    lon_up, lat_up = rpc.localise(u, v, np.array([height + up]))
+    x, y, _ = to_ground(np.array([lon, lon_up[0]]), np.array([lat, lat_up[0]]), np.array([height, height + up]))
+    east, north = float(x[1] - x[0]), float(y[1] - y[0])
+    return {
+        "off_nadir_deg": round(math.degrees(math.atan2(math.hypot(east, north), up)), 3),
+        "view_azimuth_deg": round(math.degrees(math.atan2(east, north)) % 360, 3),
+    }
+
+
+def crop_for(
+    rpc: RPC,
+    to_geodetic: ToGeodetic,
+    box: Box,
+    heights_m: tuple[float, float],
+    size_px: tuple[int, int],
+    allowance_px: float,
+) -> Crop | None:
+    """Pixels of an image of `size_px` (width, height) that may show ground or roofs of `box`; None if there are none."""
+    axes = (np.linspace(box.xmin, box.xmax, 5), np.linspace(box.ymin, box.ymax, 5), np.linspace(*heights_m, 3))
+    u, v = rpc.project(*to_geodetic(*(axis.ravel() for axis in np.meshgrid(*axes, indexing="ij"))))
+    if not (np.isfinite(u).all() and np.isfinite(v).all()):
+        return None
+    # One pixel more: between the samples an RPC bends by less than that.
+    pad = allowance_px + 1
+    left, top = max(math.floor(u.min() - pad), 0), max(math.floor(v.min() - pad), 0)
+    right, bottom = min(math.ceil(u.max() + pad), size_px[0]), min(math.ceil(v.max() + pad), size_px[1])
+    return Crop(left, top, right - left, bottom - top) if left < right and top < bottom else None
+
+
+def read_crop(dataset: DatasetReader, crop: Crop) -> ViewPixels:
+    from rasterio.windows import Window
+
+    bands = picture_bands(dataset)
+    window = Window(crop.left, crop.top, crop.width, crop.height)
+    image = dataset.read(bands, window=window)
+    nan = np.zeros(image.shape[1:], bool)
+    if np.issubdtype(image.dtype, np.floating) and not (dataset.nodata is not None and math.isnan(dataset.nodata)):
+        nan = ~np.isfinite(image).all(axis=0)
+        if dataset.nodata is not None:
+            nan &= ~(image == dataset.nodata).all(axis=0)
+    return ViewPixels(image, invalid_pixels(dataset, bands, image, window), nan, dataset.nodata)
+
+
+def read_excluded(path: Path, crop: Crop, size_px: tuple[int, int]) -> np.ndarray:
+    """(row, col) bool from the user's mask of a view: not 0 means don't use."""
+    from rasterio.windows import Window
+
+    with open_raster(path) as dataset:
+        if (dataset.width, dataset.height) != size_px:
+            raise DataError(
+                f"mask {path} has {dataset.width}x{dataset.height} pixels; the view's own {size_px[0]}x{size_px[1]} "
+                "are accepted"
+            )
+        return dataset.read(1, window=Window(crop.left, crop.top, crop.width, crop.height)) != 0
+
+
+def outline_on_ground(rpc: RPC, size_px: tuple[int, int], height_m: float, steps: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    """Longitudes and latitudes of the image's border at one height."""
+    part = np.arange(steps) / steps
+    zero, one = np.zeros(steps), np.ones(steps)
+    u = np.concatenate([part, one, 1 - part, zero]) * size_px[0]
+    v = np.concatenate([zero, part, one, 1 - part]) * size_px[1]
+    return rpc.localise(u, v, np.full(u.shape, height_m))
