@@ -36,7 +36,8 @@ FORMAT = 1
 PIXEL_CONVENTION = "u right, v down from the top-left corner of the first pixel, whose centre is (0.5, 0.5)"
 VIEWS, ORTHO, MASK, TERRAIN, REFERENCE = "views", "ortho", "mask", "terrain", "reference"
 HEIGHT_LAYERS = (TERRAIN, REFERENCE)
-INVALID, SATURATED, EXCLUDED = 1, 2, 4  # bits of a mask: nodata or NaN, at the sensor's limit, masked by the user
+# Bits of a mask: nodata or NaN, at the sensor's limit, masked by the user.
+INVALID, SATURATED, EXCLUDED = 1, 2, 4
 CHUNK_PX = 512
 _LAYER_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -88,7 +89,10 @@ def compound_crs_wkt(crs: str, vertical_epsg: int | None) -> str:
 
 
 class AoiWriter:
-    """Writes the layers of one tile into a new folder, in a `with` block. What it writes depends on its arguments alone, to the byte."""
+    """Writes the layers of one tile into a new folder, in a `with` block.
+
+    What it writes depends on its arguments alone, to the byte.
+    """
 
     def __init__(
         self,
@@ -229,7 +233,7 @@ class AoiWriter:
             _write(group, axis, values, (axis,), {"units": "metre", "standard_name": name})
         t = grid.transform
         geotransform = " ".join(repr(float(number)) for number in (t.c, t.a, t.b, t.f, t.d, t.e))
-        attrs = {"crs_wkt": self._crs_wkt, "GeoTransform": geotransform}
+        attrs: dict[str, Any] = {"crs_wkt": self._crs_wkt, "GeoTransform": geotransform}
         array = group.create_array("spatial_ref", shape=(), dtype="int64", attributes=attrs)
         array[...] = 0
 
@@ -332,13 +336,13 @@ class Aoi:
 def rpc_to_json(rpc: RPC) -> dict[str, Any]:
     """JSON numbers, not text: Python writes the shortest digits that give back the same float64."""
     return {
-        name: list(map(float, value)) if isinstance(value, tuple) else float(value)
-        for name, value in vars(rpc).items()
+        name: list(map(float, value)) if isinstance(value, tuple) else float(value) for name, value in vars(rpc).items()
     }
 
 
 def rpc_from_json(values: Mapping[str, Any]) -> RPC:
-    return RPC(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+    fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    return RPC(**fields)
 
 
 def _attributes(path: Path) -> dict[str, Any]:

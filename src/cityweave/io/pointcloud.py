@@ -27,24 +27,33 @@ def is_point_cloud(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class CloudInfo:
-    crs_wkt: str | None  # horizontal part only
-    bounds: tuple[float, float, float, float]
+    outline: list[tuple[float, float]]  # corners of its box, in the city's CRS
     heights_m: tuple[float, float]
     points: int
 
 
-def describe_cloud(path: Path, declared_crs: str | None = None) -> CloudInfo:
+def describe_cloud(path: Path, crs: str, declared_crs: str | None = None) -> CloudInfo:
     """Header facts, after reading the first points to see that the file is whole enough to be decoded."""
     with _open(path) as reader:
         header = reader.header
-        next(iter(reader.chunk_iterator(1000)), None)
+        _first_points(reader, path)
         low, high = header.mins, header.maxs
+        corners = [(low[0], low[1]), (high[0], low[1]), (high[0], high[1]), (low[0], high[1])]
+        transform = _to_city(_horizontal_wkt(header, declared_crs), crs, path)
+        if transform is not None:
+            corners = [transform.transform(x, y, errcheck=True) for x, y in corners]
         return CloudInfo(
-            crs_wkt=_horizontal_wkt(header, declared_crs),
-            bounds=(float(low[0]), float(low[1]), float(high[0]), float(high[1])),
+            outline=[(float(x), float(y)) for x, y in corners],
             heights_m=(float(low[2]), float(high[2])),
             points=int(header.point_count),
         )
+
+
+def _first_points(reader: laspy.LasReader, path: Path) -> None:
+    try:
+        next(iter(reader.chunk_iterator(1000)), None)
+    except Exception as error:  # lazrs raises its own kinds, some of them plain RuntimeError
+        raise DataError(f"{path} can't be decoded ({error}); a whole .laz or .las file is accepted") from error
 
 
 def surface_heights(path: Path, grid: CellGrid, crs: str, *, declared_crs: str | None = None) -> np.ndarray:

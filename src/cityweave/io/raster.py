@@ -222,7 +222,7 @@ def warp_to_grid(
                 else:
                     _reproject(pixel, place, band, grid.transform, target, upsampling)
         dtype, nodata = np.dtype(dataset.dtypes[0]), dataset.nodata
-    return OnGrid(values, ~np.isnan(values).any(axis=0), dtype, nodata, "area" if coarser else upsampling)
+    return OnGrid(values, np.isfinite(values).all(axis=0), dtype, nodata, "area" if coarser else upsampling)
 
 
 def _area_mean(
@@ -334,12 +334,14 @@ def read_as_float(dataset: DatasetReader, bands: list[int], window: Window) -> t
     return as_float, invalid
 
 
-def native_gsd_m(path: Path, crs: str) -> float:
+def native_gsd_m(path: Path, crs: str, declared_crs: str | None = None) -> float:
     """Pixel size in metres of the CRS `crs`, at the raster's middle."""
     with open_raster(path) as dataset:
         col, row = dataset.width / 2, dataset.height / 2
         pixel = np.array([(col, row), (col + 1, row), (col + 1, row + 1), (col, row + 1)])
-        return math.sqrt(_ring_area(np.array(carry(pixel, dataset.transform, horizontal_crs(dataset), crs))))
+        return math.sqrt(
+            _ring_area(np.array(carry(pixel, dataset.transform, horizontal_crs(dataset, declared_crs), crs)))
+        )
 
 
 # ------------------------------------------------------------------------------------------------------------- heights
@@ -347,9 +349,7 @@ def native_gsd_m(path: Path, crs: str) -> float:
 _SHIFT_STEP_M = 64.0  # a geoid bends by well under a millimetre between points of this spacing
 
 
-def warp_heights(
-    path: Path, grid: CellGrid, crs: str, *, declared_crs: str | None = None
-) -> np.ndarray:
+def warp_heights(path: Path, grid: CellGrid, crs: str, *, declared_crs: str | None = None) -> np.ndarray:
     """(y, x) float32 of a height raster, NaN = nodata, still in its own vertical reference."""
     on_grid = warp_to_grid(path, grid, crs, declared_crs=declared_crs)
     if len(on_grid.values) != 1:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cityweave.cameras import RPC, ToGeodetic
-from cityweave.errors import DataError
+from cityweave.errors import DataError, MissingCapability
 from cityweave.grid import Box
 from cityweave.io.raster import invalid_pixels, open_raster, picture_bands
 
@@ -38,12 +39,6 @@ class Crop:
     top: int
     width: int
     height: int
-
-    def shift(self, other: Crop) -> tuple[slice, slice]:
-        """Rows and columns of this crop's array that `other` covers."""
-        top, left = other.top - self.top, other.left - self.left
-        rows = slice(max(top, 0), max(min(top + other.height, self.height), 0))
-        return rows, slice(max(left, 0), max(min(left + other.width, self.width), 0))
 
 
 @dataclass(frozen=True)
@@ -103,7 +98,7 @@ def crop_for(
     size_px: tuple[int, int],
     allowance_px: float,
 ) -> Crop | None:
-    """Pixels of an image of `size_px` (width, height) that may show ground or roofs of `box`; None if there are none."""
+    """Pixels of an image of `size_px` (width, height) that may show ground or roofs of `box`; None if none do."""
     axes = (np.linspace(box.xmin, box.xmax, 5), np.linspace(box.ymin, box.ymax, 5), np.linspace(*heights_m, 3))
     u, v = rpc.project(*to_geodetic(*(axis.ravel() for axis in np.meshgrid(*axes, indexing="ij"))))
     if not (np.isfinite(u).all() and np.isfinite(v).all()):
@@ -142,10 +137,30 @@ def read_excluded(path: Path, crop: Crop, size_px: tuple[int, int]) -> np.ndarra
         return dataset.read(1, window=Window(crop.left, crop.top, crop.width, crop.height)) != 0
 
 
-def outline_on_ground(rpc: RPC, size_px: tuple[int, int], height_m: float, steps: int = 8) -> tuple[np.ndarray, np.ndarray]:
+def outline_on_ground(
+    rpc: RPC, size_px: tuple[int, int], height_m: float, steps: int = 8
+) -> tuple[np.ndarray, np.ndarray]:
     """Longitudes and latitudes of the image's border at one height."""
     part = np.arange(steps) / steps
     zero, one = np.zeros(steps), np.ones(steps)
     u = np.concatenate([part, one, 1 - part, zero]) * size_px[0]
     v = np.concatenate([zero, part, one, 1 - part]) * size_px[1]
     return rpc.localise(u, v, np.full(u.shape, height_m))
+
+
+@lru_cache(maxsize=8)
+def ground_from_geodetic(crs: str) -> ToGeodetic:
+    """(lon, lat, height above the ellipsoid) to (x, y, height above the ellipsoid) of a projected CRS."""
+    from pyproj import CRS, Transformer
+    from pyproj.exceptions import ProjError
+
+    try:
+        way = Transformer.from_crs("EPSG:4979", CRS(crs).to_3d(), always_xy=True, allow_ballpark=False)
+    except ProjError as error:
+        raise MissingCapability(f"PROJ knows no exact way from WGS 84 to {crs} here: {error}") from error
+
+    def transform(lon: np.ndarray, lat: np.ndarray, height: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        x, y, z = way.transform(lon, lat, height)
+        return x, y, z
+
+    return transform

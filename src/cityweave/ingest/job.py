@@ -1,0 +1,197 @@
+"""The ingest job: everything that touches a tile and its halo, cut out of the sources into one AOI store."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cityweave.aoi import EXCLUDED, INVALID, REFERENCE, SATURATED, TERRAIN, AoiWriter, compound_crs_wkt
+from cityweave.cameras import RPC, ToGeodetic, geodetic_transform
+from cityweave.config import Config, SourcesConfig, ViewSource
+from cityweave.errors import Quarantine
+from cityweave.grid import Box, CellGrid, Tile, tiles_covering
+from cityweave.ingest.ortho import add_ortho
+from cityweave.io.heights import read_heights
+from cityweave.io.raster import open_raster
+from cityweave.io.satellite import ViewPixels, crop_for, read_crop, read_excluded, read_rpc
+from cityweave.manifest import Manifest, Products, Run, run_job
+from cityweave.plan import ingest_halo_m, resolved_sources, vertical_grid
+
+_CORE_SAMPLES = 64  # along a core's side, when asking whether a view shows it
+# Facts of the survey that a view's attributes repeat, so that later stages open the AOI alone.
+_FROM_SURVEY = (
+    "acquired",
+    "sun_azimuth_deg",
+    "sun_elevation_deg",
+    "off_nadir_deg",
+    "view_azimuth_deg",
+    "gsd_m",
+    "exposure",
+    "display",
+)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What is being cut out: the tile, its ground with halo, and the heights anything may have there."""
+
+    tile: Tile
+    extent: Box
+    heights_m: tuple[float, float]
+    to_geodetic: ToGeodetic
+    allowance_px: float
+    grid: CellGrid
+    terrain: np.ndarray | None  # (y, x) on `grid`
+
+    def core_ground(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Longitude, latitude and height of every `step`-th cell of the core, on the terrain where it is known."""
+        rows, cols = self.grid.window_of(CellGrid.covering(self.tile.core, self.grid.gsd_m))
+        x, y = np.meshgrid(self.grid.x_centres[cols][::step], self.grid.y_centres[rows][::step])
+        z = np.full(x.shape, self.heights_m[0])
+        if self.terrain is not None:
+            ground = self.terrain[rows, cols][::step, ::step]
+            z = np.where(np.isfinite(ground), ground, z)
+        return self.to_geodetic(x.ravel(), y.ravel(), z.ravel())
+
+
+def run(run: Run, tile: Tile) -> None:
+    config = run.config
+    survey_manifest = run.manifest_path("survey")
+
+    def work(products: Products) -> None:
+        survey = json.loads(Manifest.read(survey_manifest).product("survey").read_text())
+        with products.path("aoi", ".zarr") as path:
+            try:
+                products.notes |= ingest_tile(config, resolved_sources(config), survey, tile, path)
+            except Quarantine:
+                shutil.rmtree(path, ignore_errors=True)  # a verdict is no crash: nothing is left behind
+                raise
+
+    run_job(run, "ingest", work, tile=tile, inputs={"survey": survey_manifest})
+
+
+def ingest_tile(
+    config: Config, sources: SourcesConfig, survey: Mapping[str, Any], tile: Tile, path: Path
+) -> dict[str, Any]:
+    """Write the AOI of one tile to `path` and return facts for its manifest; Quarantine when it holds no picture."""
+    city, halo_m = config.city, ingest_halo_m(config)
+    extent = tile.core.grow(halo_m)
+    grid = CellGrid.covering(extent, config.dsm.gsd_m)
+    layers = _height_layers(config, sources, grid)
+    cut = Cut(
+        tile,
+        extent,
+        _heights_of(survey, extent, city.heights_m),
+        geodetic_transform(city.crs, vertical_grid(city.vertical)),
+        config.ingest.pointing_allowance_px,
+        grid,
+        layers.get(TERRAIN),
+    )
+    facts = {view["name"]: view for view in survey["views"]}
+
+    vertical = "ellipsoid" if city.vertical == "ellipsoid" else f"EPSG:{city.vertical.epsg}"
+    epsg = None if city.vertical == "ellipsoid" else city.vertical.epsg
+    with AoiWriter(
+        path,
+        tile,
+        crs_wkt=compound_crs_wkt(city.crs, epsg),
+        vertical=vertical,
+        halo_m=halo_m,
+        z0_m=city.z0_m,
+        attributes={"heights_m": list(cut.heights_m), "reference_view": survey["reference_view"]},
+    ) as aoi:
+        written: list[str] = []
+        refused: list[str] = []
+        for source in sources.views:
+            reason = _add_view(aoi, source, facts[source.name], cut)
+            (written if reason is None else refused).append(source.name if reason is None else reason)
+        if not written:
+            raise Quarantine(f"{tile.name}: no usable view; " + "; ".join(refused or ["the city has no view"]))
+        orthos = [source.name for source in sources.ortho if add_ortho(aoi, source, city.crs, extent)]
+        for layer, heights in layers.items():
+            aoi.add_raster(layer, heights, grid)
+    return {"views": written, "ortho": orthos, "heights": list(layers), "left_out": refused}
+
+
+def _height_layers(config: Config, sources: SourcesConfig, grid: CellGrid) -> dict[str, np.ndarray]:
+    layers = {}
+    for layer, source in ((TERRAIN, sources.terrain), (REFERENCE, sources.reference)):
+        if source is not None:
+            heights = read_heights(source, grid, config.city, ground=layer == TERRAIN)
+            if np.isfinite(heights).any():
+                layers[layer] = heights
+    return layers
+
+
+def _heights_of(survey: Mapping[str, Any], extent: Box, otherwise: tuple[float, float]) -> tuple[float, float]:
+    """Lowest and highest of the survey's windows that the extent touches; `otherwise` when it reaches beyond them."""
+    size = survey["window_m"]
+    known = {(x, y): (low, high) for x, y, low, high in survey["windows"]}
+    touched = [known.get((window.core.xmin, window.core.ymin)) for window in tiles_covering(extent, size)]
+    ranges = [heights for heights in touched if heights is not None]
+    if len(ranges) < len(touched):
+        return otherwise
+    return (min(low for low, _ in ranges), max(high for _, high in ranges))
+
+
+def _add_view(aoi: AoiWriter, source: ViewSource, facts: Mapping[str, Any], cut: Cut) -> str | None:
+    """Add a view's crop; the reason if it shows nothing of the core."""
+    with open_raster(source.path) as dataset:
+        rpc = read_rpc(dataset)
+        size = (dataset.width, dataset.height)
+        crop = crop_for(rpc, cut.to_geodetic, cut.extent, cut.heights_m, size, cut.allowance_px)
+        if crop is None:
+            return f"{source.name} doesn't see it"
+        pixels = read_crop(dataset, crop)
+    rpc = rpc.shifted(crop.left, crop.top)
+    if reason := _nothing_to_see(source.name, pixels, rpc, cut):
+        return reason
+    mask = pixels.invalid.astype(np.uint8) * INVALID
+    saturation = facts["saturation"]
+    if saturation is not None:
+        mask |= (pixels.image >= saturation).any(axis=0).astype(np.uint8) * SATURATED
+    if source.mask is not None:
+        mask |= read_excluded(source.mask, crop, size).astype(np.uint8) * EXCLUDED
+    aoi.add_view(
+        source.name,
+        pixels.image,
+        rpc,
+        (crop.left, crop.top),
+        mask=mask,
+        nodata=pixels.nodata,
+        saturation=saturation,
+        attributes={key: facts[key] for key in _FROM_SURVEY if key in facts},
+    )
+    return None
+
+
+def _nothing_to_see(name: str, pixels: ViewPixels, rpc: RPC, cut: Cut) -> str | None:
+    """Why a view is of no use to the core. NaN that the file doesn't call nodata is no gap but a defect: Quarantine.
+
+    Judged by the pixels in which the core's ground appears: a rectangle around them would hold much of its neighbours.
+    """
+    has_nan = bool(pixels.undeclared_nan.any())
+    step = 1 if has_nan else max(1, round(cut.tile.size_m / cut.grid.gsd_m / _CORE_SAMPLES))
+    u, v = rpc.project(*cut.core_ground(step))
+    rows, cols = pixels.invalid.shape
+    inside = (u >= 0) & (u < cols) & (v >= 0) & (v < rows)
+    row, col = np.floor(v[inside]).astype(np.int64), np.floor(u[inside]).astype(np.int64)
+    if has_nan and pixels.undeclared_nan[row, col].any():
+        raise Quarantine(
+            f"{cut.tile.name}: view {name} has NaN pixels here; accepted: numbers, or NaN declared as the file's nodata"
+        )
+    if row.size == 0:
+        return f"{name} doesn't see it"
+    valid = ~pixels.invalid[row, col]
+    if not valid.any():
+        return f"{name} is all nodata here"
+    seen = pixels.image[:, row[valid], col[valid]]
+    if (seen == seen[:, :1]).all():
+        return f"{name} shows one value, {seen[0, 0]}, everywhere here"
+    return None

@@ -1,0 +1,98 @@
+"""The survey job: one small file about all sources, rewritten only when something in it changed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cityweave.aoi import rpc_from_json
+from cityweave.cameras import geodetic_transform
+from cityweave.config import Config, SourcesConfig
+from cityweave.grid import CellGrid
+from cityweave.io.heights import read_heights
+from cityweave.io.pointcloud import is_point_cloud
+from cityweave.manifest import Products, Run, run_job
+from cityweave.plan import base_folder, resolved_sources, vertical_grid
+from cityweave.survey.envelope import WINDOW_M, envelopes, terrain_grid
+from cityweave.survey.exposure import display_range, normalisations, reference_view, sample_grid, sample_view
+from cityweave.survey.inventory import Place, describe_heights, describe_ortho, describe_view
+
+
+def run(run: Run) -> None:
+    config = run.config
+    sources = resolved_sources(config)
+
+    def work(products: Products) -> None:
+        facts = survey(config, sources)
+        with products.path("survey", ".json") as path:
+            path.write_text(json.dumps(facts, indent=1) + "\n")
+        products.notes["reference_view"] = facts["reference_view"]
+
+    run_job(run, "survey", work, inputs=_inputs(config, sources))
+
+
+def _inputs(config: Config, sources: SourcesConfig) -> dict[str, Path]:
+    """The source files; those of a synthetic city are known by the manifest of the job that made them."""
+    if config.synth is not None:
+        return {"synth": base_folder(config) / "city" / "synth.json"}
+    files = {f"views/{view.name}": view.path for view in sources.views}
+    files |= {f"masks/{view.name}": view.mask for view in sources.views if view.mask}
+    files |= {f"ortho/{ortho.name}": ortho.path for ortho in sources.ortho}
+    heights = {"terrain": sources.terrain, "reference": sources.reference}
+    return files | {name: source.path for name, source in heights.items() if source}
+
+
+def survey(config: Config, sources: SourcesConfig) -> dict[str, Any]:
+    """Everything that later stages need to know about the sources before they open one."""
+    city = config.city
+    place = Place(
+        city.crs, city.box, sum(city.heights_m) / 2, geodetic_transform(city.crs, vertical_grid(city.vertical))
+    )
+
+    coarse = terrain_grid(city)
+    terrain = _terrain(config, sources, coarse)
+    views, exposures = _views(config, sources, place)
+    return {
+        "city": city.name,
+        "views": [{**view, **exposures[view["name"]]} for view in views],
+        "reference_view": reference_view(views) if views else None,
+        "ortho": [describe_ortho(source, place) for source in sources.ortho],
+        "terrain": describe_heights(sources.terrain, place) if sources.terrain else None,
+        "reference": describe_heights(sources.reference, place) if sources.reference else None,
+        "window_m": WINDOW_M,
+        "windows": envelopes(city, coarse, terrain),
+    }
+
+
+def _terrain(config: Config, sources: SourcesConfig, grid: CellGrid) -> np.ndarray:
+    # A point cloud would have to be read whole for this: the city's own range serves as well.
+    if sources.terrain is None or is_point_cloud(sources.terrain.path):
+        return np.full(grid.shape, np.nan, np.float32)
+    return read_heights(sources.terrain, grid, config.city, ground=True)
+
+
+def _views(
+    config: Config, sources: SourcesConfig, place: Place
+) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
+    grid = sample_grid(place.box, config.survey.sample_gsd_m)
+    heights = _terrain(config, sources, grid)
+    views, samples = [], {}
+    for source in sources.views:
+        view, small = describe_view(source, place)
+        views.append(view)
+        samples[source.name] = sample_view(small, rpc_from_json(view["rpc"]), place, grid, heights)
+    if not views:
+        return [], {}
+    reference = reference_view(views)
+    exposure = normalisations(samples, reference)
+    by_name = {view["name"]: view for view in views}
+    display = display_range(by_name[reference], samples[reference])
+    out = {}
+    for name, view in by_name.items():
+        same_bands = view["bands"] == by_name[reference]["bands"]
+        own = display if same_bands else {key: [values[0]] * view["bands"] for key, values in display.items()}
+        out[name] = {"exposure": exposure[name], "display": own}
+    return views, out
