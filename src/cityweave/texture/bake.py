@@ -1,0 +1,117 @@
+"""The bake: every texel's colour from the views that see it, in closed form.
+
+Each view is rasterised once with everything that can stand before the tile. A texel asks every view for its pixel and
+for the highest surface there; views whose surface is higher don't see it. What the rest say is fused robustly.
+Memory: the views' windows and z-buffers, the atlas, and one block of texels times views; nothing grows with the city.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from cityweave.io.textures import INFERRED, MAX_COUNT, OUTSIDE, TileTexture
+from cityweave.texture.atlas import Atlas, Band, Triangles
+from cityweave.texture.fill import chart_means, fill_charts, push_pull, spare_colours
+from cityweave.texture.fuse import fuse
+from cityweave.texture.views import PreparedView, SourceView, VisibilitySettings, look, prepare
+
+_BLOCK = 1 << 16  # texels at a time
+
+
+@dataclass(frozen=True)
+class BakeSettings:
+    visibility: VisibilitySettings = field(default_factory=VisibilitySettings)
+    robust_floor: float = 6.0  # disagreement of views, 0..255 scale, that is still noise
+    gamma: float = 1.0
+    plain: tuple[int, int, int] = (128, 124, 118)  # rim and bottom
+    unknown: tuple[int, int, int] = (128, 128, 128)  # where not even a neighbour was seen
+    coarse_slack_m: float = 1.0  # what a level's walls may be off the finest surface, doubled per level
+
+
+def bake(
+    atlas: Atlas, own: Triangles, occluders: Triangles, views: list[SourceView], settings: BakeSettings
+) -> TileTexture:
+    """`own` and `occluders` in tile-local metres; the order of `views` doesn't matter beyond rounding."""
+    prepared = [p for p in (prepare(view, own, occluders, settings.visibility) for view in views) if p is not None]
+    layout = atlas.layout
+    colour = np.zeros((layout.height, layout.width, 3), np.float32)
+    provenance = np.full((layout.height, layout.width), OUTSIDE, np.uint8)
+    default = np.asarray(settings.unknown, np.float64)
+    for number, band in enumerate(atlas.bands):
+        rows, cols = band.face.shape
+        if not rows:
+            continue
+        slack = settings.coarse_slack_m * (2.0 ** (number - 1) - 1.0) if number > 1 else 0.0
+        part = colour[band.row0 : band.row0 + rows, :cols]
+        seen = _bake_band(band, prepared, slack, settings, part)
+        known = (seen > 0) & (seen < OUTSIDE)
+        if number == 0:
+            if known.any():
+                push_pull(part, known)
+                default = part[known].mean(axis=0, dtype=np.float64)
+            else:
+                part[:] = settings.unknown
+        else:
+            _fill_band(band, part, known, default)
+        seen[seen == 0] = INFERRED
+        provenance[band.row0 : band.row0 + rows, :cols] = seen
+    x0, y0, x1, y1 = atlas.plain_box
+    out = _to_bytes(colour, settings.gamma)
+    out[y0:y1, x0:x1] = settings.plain
+    return TileTexture(layout, out, provenance, atlas.uv)
+
+
+def _to_bytes(colour: np.ndarray, gamma: float) -> np.ndarray:
+    value = np.clip(colour, 0.0, 255.0)
+    if gamma != 1.0:
+        value = 255.0 * (value / 255.0) ** (1.0 / gamma)
+    return np.rint(value).astype(np.uint8)
+
+
+def _bake_band(
+    band: Band, views: list[PreparedView], slack_m: float, settings: BakeSettings, colour: np.ndarray
+) -> np.ndarray:
+    """Write colours of seen texels; return uint8 [rows, cols]: views that saw it (0 none), OUTSIDE off the charts."""
+    inside = band.face >= 0
+    texels = np.flatnonzero(inside)
+    count = np.full(band.face.shape, OUTSIDE, np.uint8)
+    count[inside] = 0
+    if not views or not len(texels):
+        return count
+    samples = np.zeros((_BLOCK, len(views), 3), np.float32)
+    weights = np.zeros((_BLOCK, len(views)), np.float32)
+    fused, number = np.zeros((_BLOCK, 3), np.float32), np.zeros(_BLOCK, np.int64)
+    one_colour, one_weight = np.zeros((_BLOCK, 3), np.float32), np.zeros(_BLOCK, np.float32)
+    flat_count = count.reshape(-1)
+    for start in range(0, len(texels), _BLOCK):
+        block = texels[start : start + _BLOCK]
+        n = len(block)
+        points, normals = band.points(block), band.normals(block)
+        for v, view in enumerate(views):
+            look(view, points, normals, slack_m, settings.visibility, one_colour[:n], one_weight[:n])
+            samples[:n, v], weights[:n, v] = one_colour[:n], one_weight[:n]
+        fuse(samples[:n], weights[:n], settings.robust_floor, fused[:n], number[:n])
+        hit = number[:n] > 0
+        row, col = np.divmod(block[hit], band.face.shape[1])
+        colour[row, col] = fused[:n][hit]
+        flat_count[block] = np.minimum(number[:n], MAX_COUNT)
+    return count
+
+
+def _fill_band(band: Band, colour: np.ndarray, known: np.ndarray, default: np.ndarray) -> None:
+    mean, count = chart_means(colour, known, band.chart)
+    x, y = band.chart[:, 0] + band.chart[:, 2] // 2, band.chart[:, 1] + band.chart[:, 3] // 2
+    centre = _chart_centres(band, x, y)
+    spare = spare_colours(mean, count, centre, band.facing, default)
+    fill_charts(colour, known, band.chart, spare)
+
+
+def _chart_centres(band: Band, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Some point of each chart, local metres: its middle texel, or the mean of all triangles where that is free."""
+    centre = np.tile(band.triangles.xyz.mean(axis=0), (len(x), 1))
+    texel = y.astype(np.int64) * band.face.shape[1] + x
+    hit = band.face.ravel()[texel] >= 0
+    centre[hit] = band.points(texel[hit])
+    return centre

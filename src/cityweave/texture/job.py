@@ -1,0 +1,123 @@
+"""The texture job: meshes and views of a tile in, its atlas out."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from cityweave.aoi import Aoi
+from cityweave.cameras import fit_local, geodetic_transform
+from cityweave.config import Config
+from cityweave.errors import Quarantine
+from cityweave.grid import Tile
+from cityweave.io.textures import INFERRED, MAX_COUNT, OUTSIDE, save_texture
+from cityweave.manifest import Manifest, Products, Run, run_job
+from cityweave.mesh import TileMesh, load_levels
+from cityweave.plan import city_tiles, texture_rings, vertical_grid
+from cityweave.texture.atlas import AtlasSettings, Triangles, build_atlas, surface_triangles
+from cityweave.texture.bake import BakeSettings, bake
+from cityweave.texture.views import SourceView, VisibilitySettings
+
+_HEIGHT_SLACK_M = 2.0  # cameras are fitted a little beyond the meshes
+
+
+def run(run: Run, tile: Tile) -> None:
+    """texture.<hash>/ with atlas.png, provenance.png and uv.npz."""
+    around = _neighbours(run.config, tile)
+    inputs = {"ingest": run.manifest_path("ingest", tile), "survey": run.manifest_path("survey")}
+    inputs |= {f"mesh/{other.name}": run.manifest_path("mesh", other) for other in [tile, *around]}
+    run_job(run, "texture", lambda products: _work(run, tile, around, products), tile=tile, inputs=inputs)
+
+
+def _neighbours(config: Config, tile: Tile) -> list[Tile]:
+    """The city's tiles that may stand before this one, row by row from the south-west."""
+    known = set(city_tiles(config))
+    return [other for other in tile.ring(texture_rings(config)) if other in known and other != tile]
+
+
+def _work(run: Run, tile: Tile, around: list[Tile], products: Products) -> None:
+    manifest = Manifest.read(run.manifest_path("mesh", tile))
+    if manifest.quarantined:
+        raise Quarantine(manifest.quarantined)
+    ingested = Manifest.read(run.manifest_path("ingest", tile))
+    if ingested.quarantined:
+        raise Quarantine(ingested.quarantined)
+    levels = load_levels(manifest.product("mesh"))
+    own = surface_triangles(levels[0])
+    occluders = _occluders(run, levels[0], own, around)
+    scene = Triangles.joined([own, occluders])
+    views = _views(run.config, Aoi(ingested.product("aoi")), _survey(run), levels[0], scene)
+    settings = run.config.texture
+    atlas = build_atlas(
+        levels,
+        occluders,
+        AtlasSettings(settings.top_texel_m, settings.facade_texel_m, settings.padding_px, settings.steep_deg),
+    )
+    visibility = VisibilitySettings(bias_m=settings.visibility_bias_m, view_power=settings.view_power)
+    texture = bake(
+        atlas, own, occluders, views, BakeSettings(visibility=visibility, robust_floor=settings.robust_floor)
+    )
+    with products.path("texture") as folder:
+        save_texture(folder, texture)
+    inside = texture.provenance[texture.provenance != OUTSIDE]
+    seen = inside[inside <= MAX_COUNT]
+    products.notes |= {
+        "views": [view.name for view in views],
+        "atlas_px": [atlas.layout.width, atlas.layout.height],
+        "charts": [len(band.chart) for band in atlas.bands[1:]],
+        "observed_share": round(float((inside != INFERRED).mean()), 4),
+        "mean_views": round(float(seen.mean()), 3) if seen.size else 0.0,
+    }
+
+
+def _survey(run: Run) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(Manifest.read(run.manifest_path("survey")).product("survey").read_text())
+    return values
+
+
+def _occluders(run: Run, mesh: TileMesh, own: Triangles, around: list[Tile]) -> Triangles:
+    """Neighbours' surfaces within reach, in this tile's local metres. Missing tiles hide nothing."""
+    lean = np.tan(np.radians(run.config.texture.max_off_nadir_deg))
+    low, high = own.xyz.min(axis=0), own.xyz.max(axis=0)
+    parts = []
+    for other in around:
+        manifest = Manifest.read(run.manifest_path("mesh", other))
+        if manifest.quarantined:
+            continue
+        triangles = surface_triangles(load_levels(manifest.product("mesh"))[0], mesh.origin_m)
+        reach = max(float(triangles.xyz[:, 2].max() - low[2]), 1.0) * lean
+        parts.append(triangles.near(low[:2] - reach, high[:2] + reach))
+    return Triangles.joined(parts)
+
+
+def _views(config: Config, aoi: Aoi, survey: dict[str, Any], mesh: TileMesh, scene: Triangles) -> list[SourceView]:
+    """The views to bake from, with cameras in the tile's local metres."""
+    known = {view["name"]: view for view in survey["views"]}
+    names = [name for name in aoi.views if known[name]["off_nadir_deg"] <= config.texture.max_off_nadir_deg]
+    names = sorted(names, key=lambda name: (known[name]["off_nadir_deg"], name))[: config.texture.max_views]
+    to_geodetic = geodetic_transform(config.city.crs, vertical_grid(config.city.vertical))
+    z0 = mesh.origin_m[2]
+    z_range = (
+        float(scene.xyz[:, 2].min()) + z0 - _HEIGHT_SLACK_M,
+        float(scene.xyz[:, 2].max()) + z0 + _HEIGHT_SLACK_M,
+    )
+    views = []
+    for name in sorted(names):
+        layer = aoi.view(name)
+        camera = fit_local(layer.rpc, to_geodetic, aoi.core.grow(8.0), z_range, mesh.origin_m)
+        gain, offset = to_display(known[name])
+        views.append(SourceView(name, layer.image, layer.valid, camera, gain, offset))
+    return views
+
+
+def to_display(view: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Gain and offset (3,) from a view's digital numbers to 0..255: first like the reference view, then its range."""
+    exposure, display = view["exposure"], view["display"]
+    gain, offset = np.asarray(exposure["gain"], np.float64), np.asarray(exposure["offset"], np.float64)
+    low, high = np.asarray(display["low"], np.float64), np.asarray(display["high"], np.float64)
+    stretch = 255.0 / (high - low)
+    gain, offset = gain * stretch, (offset - low) * stretch
+    bands = [0, 1, 2] if len(gain) >= 3 else [0, 0, 0]
+    return gain[bands], offset[bands]
