@@ -2,6 +2,7 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 from snakemake.logging import logger
 
@@ -110,11 +111,10 @@ def tile_options(names):
 
 def gathered(function, names):
     """The inputs that `function` names for each tile of a pack, each once."""
-    from snakemake.io import Wildcards
-
     files = []
     for name in names:
-        files += function(Wildcards(fromdict={"tile": name}))
+        wanted = function(SimpleNamespace(tile=name))
+        files += [wanted] if isinstance(wanted, str) else wanted
     return list(dict.fromkeys(files))
 
 

@@ -1,0 +1,85 @@
+"""What reruns after a change, counted on 7 x 7 tiles without doing the work."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from cityweave.plan import city_tiles, load_config, texture_rings
+from cityweave.status import TILE_MANIFESTS
+
+from .conftest import Workflow
+
+pytestmark = pytest.mark.workflow
+SIDE = 7
+CITY_JOBS = {"merge_heights": 1, "merge_city": 1, "evaluate": 1, "report": 1, "verdict": 1}
+
+
+def seven(values: dict, **workflow: object) -> dict:
+    x, y = values["city"]["bounds_m"][:2]
+    city = values["city"] | {"bounds_m": [x, y, x + SIDE * 64, y + SIDE * 64]}
+    return values | {"city": city, "workflow": workflow}
+
+
+def pretend_done(workflow: Workflow, values: dict) -> None:
+    """Every declared output, all of one age."""
+    names = ["synth", "survey", "merge_heights", "merge_city", "evaluate", "report"]
+    files = [workflow.city / "city" / f"{name}.json" for name in names]
+    files += [workflow.city / "verdict.json"]
+    for tile in city_tiles(load_config(values)):
+        files += [workflow.city / "tiles" / tile.name / f"{name}.json" for name in TILE_MANIFESTS]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("{}")
+        os.utime(file, (1_700_000_000, 1_700_000_000))
+
+
+def middle(workflow: Workflow, values: dict) -> Path:
+    tile = city_tiles(load_config(values))[SIDE * (SIDE // 2) + SIDE // 2]
+    return (workflow.city / "tiles" / tile.name).relative_to(workflow.folder)
+
+
+def test_a_city_of_49_tiles_plans_every_job_once(tmp_path: Path, mini_values: dict) -> None:
+    jobs = Workflow(tmp_path, seven(mini_values)).planned()
+    tiles = SIDE * SIDE
+    per_tile = dict.fromkeys(("ingest", "dsm", "fit", "mesh", "texture"), tiles)
+    assert jobs == {"synth": 1, "survey": 1} | per_tile | CITY_JOBS
+
+
+def test_a_changed_tile_reruns_what_the_architecture_says(tmp_path: Path, mini_values: dict) -> None:
+    values = seven(mini_values)
+    workflow = Workflow(tmp_path, values)
+    pretend_done(workflow, values)
+    assert workflow.planned() == {}
+    rings = texture_rings(load_config(values))
+    textures = (2 * (1 + rings) + 1) ** 2
+    jobs = workflow.planned("--forcerun", f"{middle(workflow, values)}/ingest.json")
+    assert jobs == {"ingest": 1, "dsm": 1, "fit": 1, "mesh": 9, "texture": textures} | CITY_JOBS
+    assert textures == 25
+
+
+def test_unpacked_divisions_are_four_jobs_and_one_can_be_rerun(tmp_path: Path, mini_values: dict) -> None:
+    values = seven(mini_values, pack={"divisions": False})
+    workflow = Workflow(tmp_path, values)
+    pretend_done(workflow, values)
+    tile = middle(workflow, values)
+    jobs = workflow.planned("--forcerun", f"{tile}/dsm.json")
+    assert jobs == {"dsm": 1, "fit_division": 4, "mesh": 9, "texture": 25} | CITY_JOBS
+    jobs = workflow.planned("--forcerun", f"{tile}/sdf_2.json")
+    assert jobs["fit_division"] == 1 and jobs["mesh"] == 9
+
+
+def test_one_tile_without_its_merges(tmp_path: Path, mini_values: dict) -> None:
+    values = seven(mini_values)
+    workflow = Workflow(tmp_path, values)
+    pretend_done(workflow, values)
+    tile = middle(workflow, values)
+    assert workflow.planned("--forcerun", f"{tile}/dsm.json", "--", f"{tile}/mesh.json") == {"dsm": 1, "fit": 1, "mesh": 1}
+
+
+def test_packed_tiles_share_jobs(tmp_path: Path, mini_values: dict) -> None:
+    jobs = Workflow(tmp_path, seven(mini_values, pack={"tiles": 10})).planned()
+    packed = [name for name in jobs if name.startswith("dsm_")]
+    assert len(packed) == 5 and all(jobs[name] == 1 for name in packed)
