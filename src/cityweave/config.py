@@ -11,7 +11,7 @@ import math
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cityweave.errors import ConfigError
 from cityweave.grid import Box
@@ -126,19 +126,80 @@ class SurveyConfig(Section):
 class DsmConfig(Section):
     gsd_m: float = Field(0.5, gt=0, description="cell size of the height model")
     matching_halo_m: float = Field(16.0, ge=0, description="ground beyond the output that warms up the matching")
+    step_m: float = Field(0.5, gt=0, description="height step of the fine sweep; the result is finer")
+    coarse_gsd_m: float = Field(1.0, gt=0, description="cell size of the sweep that finds where to search")
+    coarse_step_m: float = Field(1.0, gt=0, description="height step of that sweep")
+    range_reach_m: float = Field(2.0, ge=0, description="how far around a cell coarse heights widen its search")
+    range_margin_m: float = Field(6.0, gt=0, description="search above and below those heights")
+    upsample: int = Field(4, ge=1, le=8, description="samples per pixel and axis before census")
+    census_spacing: int = Field(3, ge=1, le=16, description="samples between neighbours of the 9 x 7 census window")
+    pair_share: float = Field(0.6, gt=0, le=1, description="best share of the view pairs that counts at first")
+    visible_pair_share: float = Field(0.7, gt=0, le=1, description="the same among views known to see the point")
+    p1: float = Field(0.08, gt=0, le=1, description="cost of one height step, as a share of the census bits")
+    p2: float = Field(1.3, gt=0, le=3, description="cost of a jump with two views; falls with the root of their number")
+    coarse_p2: float = Field(0.7, gt=0, le=3, description="the same in the coarse sweep: low, so that nothing is missed")
+    visibility_rounds: int = Field(1, ge=0, le=4, description="repeats of the sweep with views that see the surface")
+    visibility_tolerance_m: float = Field(2.0, ge=0, description="a point this far below a line of sight still counts")
+    component_jump_m: float = Field(2.0, gt=0, description="height difference that separates patches")
+    min_component_cells: int = Field(60, ge=0, description="smaller patches are taken for mismatches")
+    smooth_radius_cells: int = Field(1, ge=0, le=5, description="half side of the median window")
+    smooth_band_m: float = Field(0.75, gt=0, description="heights this close to the median are averaged")
+    agree_share: float = Field(0.3, gt=0, lt=0.5, description="share of unlike census bits up to which views agree")
+    min_margin_bits: float = Field(0.3, ge=0, description="how much worse the second-best height must be")
+    small_hole_cells: int = Field(40, ge=0, description="holes up to here take the median around them")
+    ground_window_m: float = Field(140.0, gt=0, description="wider than the largest building without a courtyard")
+    ground_slope: float = Field(0.3, gt=0, description="steepest ground, metres up per metre")
+    ground_step_m: float = Field(1.0, gt=0, description="what rises less above the ground around belongs to it")
 
 
 class GeometryConfig(Section):
+    solver: Literal["direct"] = Field("direct", description="how node heights are fitted")
+    reading: Literal["nodes", "centred"] = Field(
+        "nodes", description="neighbours of a point of the field: lattice nodes (sharp walls), or offsets about it"
+    )
     pitch_m: float = Field(1.0, gt=0, description="node spacing of the field; an integer multiple of dsm.gsd_m")
+    softness_m: float = Field(0.5, gt=0, description="height over which a node's curve changes sign")
+    beta: float = Field(2.0, gt=0, description="how strongly the nearest node outweighs the others")
     blend_m: float = Field(8.0, gt=0, description="width over which neighbouring divisions are blended")
+    steps: int = Field(60, gt=0, description="most steps of the optimiser")
+    lr_m: float = Field(0.4, gt=0, description="largest step of a node's height")
+    tv: float = Field(0.4, ge=0, description="weight of height differences between nodes, in pixels per metre")
+    laplacian: float = Field(0.02, ge=0, description="weight of the squared Laplacian, in pixels per metre")
+    normal_tv: float = Field(0.3, ge=0, description="weight of changes of the normal, in pixels x metres per radian")
+    cell_m: float | None = Field(None, gt=0, description="vertex spacing before simplification; default: pitch_m")
+    wall_jump_m: float = Field(1.5, gt=0, description="a smaller step between two points is a slope, not a wall")
+    wall_slope_deg: float = Field(65.0, gt=45, lt=90, description="steeper than any roof")
+    level_errors_m: tuple[float, ...] = Field(
+        (0.15, 0.6), min_length=1, max_length=4, description="largest error of each level of detail, finest first"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> GeometryConfig:
+        cell = self.cell_m or self.pitch_m
+        if cell not in (self.pitch_m, self.pitch_m / 2):
+            raise ValueError(f"cell_m is {cell:g}; accepted: pitch_m ({self.pitch_m:g}) or half of it")
+        if self.blend_m < 8 * self.pitch_m:
+            raise ValueError(f"blend_m is {self.blend_m:g}; at least 8 pitches ({8 * self.pitch_m:g} m) are needed")
+        if list(self.level_errors_m) != sorted(self.level_errors_m) or self.level_errors_m[0] < 0:
+            raise ValueError(f"level_errors_m must rise from 0 or more, got {list(self.level_errors_m)}")
+        return self
 
 
 class TextureConfig(Section):
     max_off_nadir_deg: float = Field(30.0, gt=0, lt=60, description="largest off-nadir angle that is textured from")
+    max_views: int = Field(16, ge=1, le=253, description="views a tile is textured from; the best that see it")
+    top_texel_m: float = Field(0.25, gt=0, description="texel size of roofs and ground")
+    facade_texel_m: float = Field(0.4, gt=0, description="texel size of walls on the finest level; doubled per level")
+    padding_px: int = Field(2, ge=1, le=16, description="texels between a chart and its rectangle's edge")
+    steep_deg: float = Field(65.0, gt=30, lt=89, description="slope from which a face is a wall with a chart of its own")
+    visibility_bias_m: float = Field(0.4, gt=0, description="how far behind the nearest surface a texel is still seen")
+    view_power: float = Field(2.0, ge=0, description="preference for the view that sees a face best; 0: plain mean")
+    robust_floor: float = Field(6.0, gt=0, description="disagreement of views, in 0..255, that counts as noise")
 
 
 class MergeConfig(Section):
     overview_budget_mb: float = Field(20.0, gt=0, description="largest size of city.glb")
+    jpeg_quality: int = Field(85, ge=1, le=95, description="quality of the pictures in the GLBs")
 
 
 class EvaluateConfig(Section):
@@ -161,10 +222,66 @@ class WorkflowConfig(Section):
     )
 
 
+class SynthView(Section):
+    """One picture a satellite takes of the synthetic city."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$", description="name of the view in every product")
+    off_nadir_deg: float = Field(ge=0, le=35, description="angle at the satellite between straight down and the city")
+    azimuth_deg: float = Field(ge=0, lt=360, description="direction from the city to the satellite, from north by east")
+    date: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}:\d{2}Z)?$", description="acquisition, UTC")
+    sun_azimuth_deg: float = Field(ge=0, lt=360, description="direction from the city to the sun")
+    sun_elevation_deg: float = Field(ge=10, le=90, description="height of the sun over the horizon")
+
+
+_SUMMER, _AUTUMN = ("2025-06-18T08:31:00Z", 138.0, 62.0), ("2025-09-07T08:34:00Z", 152.0, 50.0)
+
+
+def _view(name: str, off_nadir_deg: float, azimuth_deg: float, when: tuple[str, float, float]) -> SynthView:
+    return SynthView(
+        name=name,
+        off_nadir_deg=off_nadir_deg,
+        azimuth_deg=azimuth_deg,
+        date=when[0],
+        sun_azimuth_deg=when[1],
+        sun_elevation_deg=when[2],
+    )
+
+
 class SynthConfig(Section):
     """A synthetic city instead of real sources."""
 
-    margin_m: float = Field(150.0, gt=0, description="ground rendered beyond the city's bounds")
+    margin_m: float = Field(150.0, ge=0, description="ground rendered beyond the city's bounds; an even number")
+    ground_m: float | None = Field(None, description="height of the river's quays; default: city.heights_m[0] + 10")
+    relief_m: float = Field(14.0, ge=0, le=80, description="about how far hills rise above that")
+    max_height_m: float = Field(100.0, gt=3, le=220, description="tallest building; at most city.max_building_m")
+    model: Path | None = Field(None, description="CityJSON, OBJ or GLB to render instead of the procedural city")
+    model_offset_m: tuple[float, float, float] = Field((0, 0, 0), description="added to the model's coordinates")
+    gsd_m: float = Field(0.45, gt=0.1, description="pixel of the satellite views, across the line of sight")
+    altitude_km: float = Field(620.0, ge=600, description="height of the satellites' orbits")
+    views: tuple[SynthView, ...] = Field(
+        (
+            _view("v01", 4.0, 205.0, _SUMMER),
+            _view("v02", 13.0, 20.0, _SUMMER),
+            _view("v03", 15.0, 200.0, _SUMMER),
+            _view("v04", 17.0, 100.0, _AUTUMN),
+            _view("v05", 18.0, 280.0, _AUTUMN),
+            _view("v06", 24.0, 330.0, _SUMMER),
+            _view("v07", 27.0, 160.0, _AUTUMN),
+        ),
+        min_length=2,
+        description="satellite views",
+    )
+    supersample: int = Field(2, ge=1, le=4, description="rendered samples per pixel and axis")
+    blur_px: float = Field(0.42, ge=0, le=2, description="sigma of the optics' blur")
+    noise_dn: float = Field(2.0, ge=0, description="sensor noise in the dark, of 2047")
+    gain_spread: float = Field(0.06, ge=0, lt=0.5, description="how far views differ in brightness, relative")
+    ortho_gsd_m: float = Field(0.3, gt=0.05, description="cell of the orthophotos")
+    truth_gsd_m: float = Field(0.5, gt=0.05, description="cell of the true height models and masks")
+    terrain_gsd_m: float = Field(5.0, gt=0.5, description="cell of the coarse terrain that is handed out")
+    terrain_noise_m: float = Field(0.3, ge=0, description="standard deviation of that terrain's error")
+    test_heights_m: tuple[float, ...] = Field((200.0, 500.0), description="unseen views: camera above the ground")
+    test_headings_deg: tuple[float, ...] = Field((20.0, 110.0, 200.0, 290.0), description="where they look")
+    test_size_px: int = Field(640, ge=64, le=4096, description="side of an unseen view")
 
 
 class Config(Section):
