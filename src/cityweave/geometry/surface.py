@@ -28,6 +28,7 @@ from cityweave.mesh import RIM, STEPS_PER_M, SURFACE
 SMOOTHING_ROUNDS = 6
 SHARPEN_PASSES = 2
 POINT_RING = SMOOTHING_ROUNDS + 4  # foreign points that a border cell's place can depend on
+LATTICE_RING = POINT_RING + SHARPEN_PASSES + 2  # nodes beyond the core that `extract` wants, at the widest
 _ID_BIAS = 1 << 27
 
 
@@ -103,8 +104,8 @@ def extract(
 ) -> Patch:  # fmt: skip
     """The patch of the tile whose core holds the n x n points from (i0, j0).
 
-    `present[1 + dj, 1 + di]` says which of the 3 x 3 tiles exist. The lattice must reach the points of a ring of
-    POINT_RING round the core, one node and SHARPEN_PASSES beyond, wherever there are tiles.
+    `present[1 + dj, 1 + di]` says which of the 3 x 3 tiles exist. The lattice must reach LATTICE_RING nodes beyond the
+    core; where there is no tile they may be NaN from the fourth node on.
     """
     ring = POINT_RING
     live = _live_points(present, n, ring)
