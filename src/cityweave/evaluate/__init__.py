@@ -1,0 +1,1 @@
+"""Figures: how far the products are from the truth, what is missing, and what it cost."""

@@ -1,0 +1,133 @@
+"""Which points a ray from the upper hemisphere can reach.
+
+Parallel depth maps from 33 directions stand for the hemisphere. A point counts when its face looks towards a
+direction and nothing lies in front of it there. So inner faces, undersides of crowns and balconies and the base
+drop out, while a facade stays down to the depth at which a street or a courtyard lets light in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+RINGS = ((90.0, 1), (78.0, 6), (60.0, 8), (38.0, 8), (15.0, 10))  # (elevation, directions): 33 together
+_MAX_SIDE_PX = 4096
+_TOLERANCE_M = 0.15
+_MIN_FACING = 0.08  # cosine under which a face is seen too obliquely to be judged
+
+
+def directions() -> NDArray[np.float64]:
+    """Unit vectors (33, 3) along which light travels, all downwards."""
+    rows = []
+    for ring, (elevation_deg, count) in enumerate(RINGS):
+        el = np.radians(elevation_deg)
+        for k in range(count):
+            azimuth = 2 * np.pi * (k + 0.31 * ring) / count  # rings are turned, facades along an axis get several
+            rows.append([-np.cos(el) * np.sin(azimuth), -np.cos(el) * np.cos(azimuth), -np.sin(el)])
+    return np.array(rows)
+
+
+@dataclass(frozen=True)
+class DepthMap:
+    """What light along `axes[2]` meets first: depth (h, w) float32, inf where nothing is."""
+
+    axes: NDArray[np.float64]  # (3, 3): right, down, forward
+    origin: NDArray[np.float64]  # (3,) in the same axes: u0, v0, and depth 0
+    pixel_m: float
+    depth: NDArray[np.float32]
+
+
+def depth_map(
+    points_nx3: NDArray[Any], faces_mx3: NDArray[Any], forward: NDArray[np.float64], pixel_m: float
+) -> DepthMap:
+    helper = np.array([0.0, 1.0, 0.0]) if abs(forward[2]) > 0.999 else np.array([0.0, 0.0, 1.0])
+    right = np.cross(forward, helper)
+    right /= np.linalg.norm(right)
+    axes = np.stack([right, np.cross(forward, right), forward])
+    seen = np.asarray(points_nx3, np.float64) @ axes.T
+    low, high = seen.min(axis=0), seen.max(axis=0)
+    pixel = max(pixel_m, float((high - low)[:2].max()) / _MAX_SIDE_PX)
+    width, height = (int(np.ceil(side / pixel)) + 1 for side in (high - low)[:2])
+    depth = np.full((height, width), np.inf, np.float32)
+    _fill_depth(seen, np.ascontiguousarray(faces_mx3, np.int32), low, pixel, depth)
+    return DepthMap(axes, low, pixel, depth)
+
+
+@njit(cache=True)
+def _fill_depth(seen, faces, low, pixel, depth):  # type: ignore[no-untyped-def]
+    """Depth alone, both sides of every face, edges included: half the work of the common rasteriser."""
+    height, width = depth.shape
+    inv = 1.0 / pixel
+    for f in range(faces.shape[0]):
+        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+        x0, y0 = (seen[a, 0] - low[0]) * inv - 0.5, (seen[a, 1] - low[1]) * inv - 0.5
+        x1, y1 = (seen[b, 0] - low[0]) * inv - 0.5, (seen[b, 1] - low[1]) * inv - 0.5
+        x2, y2 = (seen[c, 0] - low[0]) * inv - 0.5, (seen[c, 1] - low[1]) * inv - 0.5
+        c_lo, c_hi = int(np.ceil(min(x0, x1, x2))), int(np.floor(max(x0, x1, x2)))
+        r_lo, r_hi = int(np.ceil(min(y0, y1, y2))), int(np.floor(max(y0, y1, y2)))
+        if c_lo > c_hi or r_lo > r_hi:
+            continue
+        area = (x1 - x0) * (y2 - y0) - (y1 - y0) * (x2 - x0)
+        if abs(area) < 1e-12:
+            continue
+        s = 1.0 / area
+        z0, z1, z2 = seen[a, 2] - low[2], seen[b, 2] - low[2], seen[c, 2] - low[2]
+        for r in range(max(r_lo, 0), min(r_hi, height - 1) + 1):
+            for q in range(max(c_lo, 0), min(c_hi, width - 1) + 1):
+                w0 = ((x1 - q) * (y2 - r) - (y1 - r) * (x2 - q)) * s
+                w1 = ((x2 - q) * (y0 - r) - (y2 - r) * (x0 - q)) * s
+                w2 = 1.0 - w0 - w1
+                if w0 >= -1e-9 and w1 >= -1e-9 and w2 >= -1e-9:
+                    z = np.float32(w0 * z0 + w1 * z1 + w2 * z2)
+                    if z < depth[r, q]:
+                        depth[r, q] = z
+
+
+@njit(cache=True)
+def _mark(points, normals, owner, axes, origin, pixel, depth, tolerance, min_facing, visible):  # type: ignore[no-untyped-def]
+    height, width = depth.shape
+    for p in range(points.shape[0]):
+        if visible[p]:
+            continue
+        f = owner[p]
+        n0, n1, n2 = normals[f, 0], normals[f, 1], normals[f, 2]
+        facing = n0 * axes[2, 0] + n1 * axes[2, 1] + n2 * axes[2, 2]
+        if facing > -min_facing:
+            continue
+        x, y, z = points[p, 0], points[p, 1], points[p, 2]
+        u = (axes[0, 0] * x + axes[0, 1] * y + axes[0, 2] * z - origin[0]) / pixel
+        v = (axes[1, 0] * x + axes[1, 1] * y + axes[1, 2] * z - origin[1]) / pixel
+        w = axes[2, 0] * x + axes[2, 1] * y + axes[2, 2] * z - origin[2]
+        c, r = int(np.floor(u)), int(np.floor(v))
+        if c < 0 or r < 0 or c >= width or r >= height:
+            continue
+        # the map holds the depth at the pixel's centre: carry the point there along its own plane
+        tilt_u = -(n0 * axes[0, 0] + n1 * axes[0, 1] + n2 * axes[0, 2]) / facing
+        tilt_v = -(n0 * axes[1, 0] + n1 * axes[1, 1] + n2 * axes[1, 2]) / facing
+        there = w + pixel * ((c + 0.5 - u) * tilt_u + (r + 0.5 - v) * tilt_v)
+        if depth[r, c] >= there - tolerance:
+            visible[p] = True
+
+
+class Hemisphere:
+    """Depth maps of one scene, made once and asked for many sets of points."""
+
+    def __init__(self, points_nx3: NDArray[Any], faces_mx3: NDArray[Any], pixel_m: float = 0.5) -> None:
+        # Depth maps are float32: count from the middle of the scene.
+        self.offset = np.asarray(points_nx3, np.float64).mean(axis=0)
+        local = np.asarray(points_nx3, np.float64) - self.offset
+        self.maps = [depth_map(local, faces_mx3, forward, pixel_m) for forward in directions()]
+
+    def reaches(self, points_kx3: NDArray[Any], owner_k: NDArray[Any], normals_mx3: NDArray[Any]) -> NDArray[np.bool_]:
+        """Whether light reaches each point; `owner_k` names its face in `normals_mx3` (outward)."""
+        points = np.ascontiguousarray(np.asarray(points_kx3, np.float64) - self.offset)
+        visible = np.zeros(len(points), np.bool_)
+        for m in self.maps:
+            _mark(
+                points, normals_mx3, owner_k, m.axes, m.origin, m.pixel_m, m.depth, _TOLERANCE_M, _MIN_FACING, visible
+            )
+        return visible
