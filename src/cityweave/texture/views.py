@@ -10,7 +10,10 @@ from numba import njit
 from cityweave.cameras import PolyCamera, project_poly
 from cityweave.render.rasterise import rasterise
 from cityweave.texture.atlas import Triangles
+from cityweave.texture.charts import face_frame
 
+_ALIKE = 64.0  # of 127: normals within 60 degrees belong to one surface
+_OTHER_SURFACE = 0.02  # share of a pixel whose centre shows another surface
 _NOTHING = np.float32(-1e9)  # height where a view's z-buffer holds nothing: hides nothing
 
 
@@ -56,6 +59,7 @@ class PreparedView:
     quality: np.ndarray  # (rows, cols) float32 in 0..1: 0 invalid, rising from the picture's border
     height: np.ndarray  # (rows, cols) float32 of the highest surface at the pixel centre
     around: np.ndarray  # (rows, cols) float32, highest of the 3 x 3 pixels
+    facing: np.ndarray  # (rows, cols, 3) int8, 127 times the normal seen at the pixel centre
     col0: int
     row0: int
     camera: tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -86,6 +90,8 @@ def prepare(
     screen = np.stack([su - col0, sv - row0], axis=1)
     seen = rasterise(screen, scene.xyz[:, 2], scene.faces, col1 - col0, row1 - row0, "largest")
     height = np.where(seen.seen, seen.depth, _NOTHING).astype(np.float32)
+    normal = np.rint(face_frame(scene.xyz, scene.faces).normal * 127.0).astype(np.int8)
+    facing = normal[np.maximum(seen.face, 0)]
     image = view.image if view.image.shape[0] < 3 else view.image[:3]
     toward, move, area_px = _local_geometry(view.camera)
     border = _distance_to_border(view.image.shape[1:], settings.border_px)[window]
@@ -95,6 +101,7 @@ def prepare(
         quality=np.where(valid, border, 0.0).astype(np.float32),
         height=height,
         around=_highest_3x3(height),
+        facing=facing,
         col0=col0,
         row0=row0,
         camera=view.camera.arrays(),
@@ -173,18 +180,19 @@ def look(
     )
     offsets = np.array([view.col0, view.row0], np.float64)
     _look(
-        points, normals, view.image, view.quality, view.height, view.around, offsets, *view.camera,
+        points, normals, view.image, view.quality, view.height, view.around, view.facing, offsets, *view.camera,
         view.toward, view.move, view.area_px, view.gain, view.offset, params, colour, weight,
     )  # fmt: skip
 
 
 @njit(cache=True)
 def _look(  # type: ignore[no-untyped-def]
-    points, normals, image, quality, height, around, offsets, coef, centre, scale,
+    points, normals, image, quality, height, around, facing, offsets, coef, centre, scale,
     toward, move, area_px, gain, offset, params, out_colour, out_weight,
 ):  # fmt: skip
     bias, most, edge_weight, power, least = params[0], params[1], params[2], params[3], params[4]
     bands, rows, cols = image.shape
+    taps = np.zeros(4)
     for k in range(points.shape[0]):
         out_weight[k] = 0.0
         n0, n1, n2 = normals[k, 0], normals[k, 1], normals[k, 2]
@@ -203,39 +211,39 @@ def _look(  # type: ignore[no-untyped-def]
         for j in range(2):
             slope += abs((n0 * move[0, j] + n1 * move[1, j]) / cosine * toward[2])
         near = min(bias + slope, most)
-        w00, w01 = (1.0 - fx) * (1.0 - fy), fx * (1.0 - fy)
-        w10, w11 = (1.0 - fx) * fy, fx * fy
-        seen = 0.0
-        if height[r, c] <= z + near:
-            seen += w00
-        if height[r, c + 1] <= z + near:
-            seen += w01
-        if height[r + 1, c] <= z + near:
-            seen += w10
-        if height[r + 1, c + 1] <= z + near:
-            seen += w11
-        if seen < 0.5:
+        taps[0], taps[1] = (1.0 - fx) * (1.0 - fy), fx * (1.0 - fy)
+        taps[2], taps[3] = (1.0 - fx) * fy, fx * fy
+        seen, fine, total = 0.0, 0.0, 0.0
+        usable = True
+        for t in range(4):
+            row, col = r + t // 2, c + t % 2
+            if taps[t] <= 0.0:
+                continue
+            if quality[row, col] == 0.0:  # interpolation must not reach into pixels without data
+                usable = False
+                break
+            there = height[row, col]
+            if there > z + near:
+                taps[t] = 0.0
+                continue
+            seen += taps[t]
+            fine += taps[t] * quality[row, col]
+            # The pixel's centre shows something else: the far side of an edge, or the other side of a crease.
+            alike = (n0 * facing[row, col, 0] + n1 * facing[row, col, 1] + n2 * facing[row, col, 2]) > _ALIKE
+            if there < z - near or not alike:
+                taps[t] *= _OTHER_SURFACE
+            total += taps[t]
+        if not usable or seen < 0.5:
             continue
-        fine = w00 * quality[r, c] + w01 * quality[r, c + 1] + w10 * quality[r + 1, c] + w11 * quality[r + 1, c + 1]
-        # Interpolation must not reach into pixels without data.
-        if (
-            (w00 > 0.0 and quality[r, c] == 0.0)
-            or (w01 > 0.0 and quality[r, c + 1] == 0.0)
-            or (w10 > 0.0 and quality[r + 1, c] == 0.0)
-            or (w11 > 0.0 and quality[r + 1, c + 1] == 0.0)
-        ):
-            continue
-        weight = fine * seen * seen * (area_px * cosine) ** power
+        weight = fine * seen * (area_px * cosine) ** power * max(total / seen, edge_weight)
         nearest = around[int(y + 0.5), int(x + 0.5)]
         if nearest > z + min(bias + 2.0 * slope, most):
             weight *= edge_weight
         out_weight[k] = weight
         for b in range(3):
             i = b if bands >= 3 else 0
-            value = (
-                w00 * image[i, r, c]
-                + w01 * image[i, r, c + 1]
-                + w10 * image[i, r + 1, c]
-                + w11 * image[i, r + 1, c + 1]
-            )
-            out_colour[k, b] = value * gain[b] + offset[b]
+            value = 0.0
+            for t in range(4):
+                if taps[t] > 0.0:
+                    value += taps[t] * image[i, r + t // 2, c + t % 2]
+            out_colour[k, b] = value / total * gain[b] + offset[b]
