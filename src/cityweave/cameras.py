@@ -281,11 +281,16 @@ def geodetic_transform(crs: str, grid_file: Path | None = None) -> ToGeodetic:
             raise MissingCapability(f"vertical grid {grid_file} can't be read by PROJ: {error}") from error
 
     def transform(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        if vertical is None:
-            lon, lat, height = horizontal.transform(x, y, z, errcheck=True)
-        else:
-            lon, lat = horizontal.transform(x, y, errcheck=True)
-            lon, lat, height = vertical.transform(lon, lat, z, errcheck=True)
+        try:
+            if vertical is None:
+                lon, lat, height = horizontal.transform(x, y, z, errcheck=True)
+            else:
+                lon, lat = horizontal.transform(x, y, errcheck=True)
+                lon, lat, height = vertical.transform(lon, lat, z, errcheck=True)
+        except ProjError as error:
+            raise MissingCapability(
+                f"{grid_file or crs}: no height there ({error}); accepted: a grid that covers the city"
+            ) from error
         if not np.isfinite(height).all():
             raise MissingCapability(f"{grid_file or crs}: no height there; the vertical grid must cover the city")
         return lon, lat, height

@@ -141,7 +141,8 @@ def _box_of(x: np.ndarray, y: np.ndarray) -> Box | None:
 def _outside(path: Path, found: Box | None, city: Box) -> DataError:
     where = "elsewhere" if found is None else _range(found)
     return DataError(
-        f"{path} lies outside the city: it covers {where}; accepted: a source that overlaps {_range(city)} of the city's CRS"
+        f"{path} lies outside the city: it covers {where}; "
+        f"accepted: a source that overlaps {_range(city)} of the city's CRS"
     )
 
 

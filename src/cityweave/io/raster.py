@@ -222,7 +222,8 @@ def warp_to_grid(
                 else:
                     _reproject(pixel, place, band, grid.transform, target, upsampling)
         dtype, nodata = np.dtype(dataset.dtypes[0]), dataset.nodata
-    return OnGrid(values, np.isfinite(values).all(axis=0), dtype, nodata, "area" if coarser else upsampling)
+    valid = np.asarray(np.isfinite(values).all(axis=0))
+    return OnGrid(values, valid, dtype, nodata, "area" if coarser else upsampling)
 
 
 def _area_mean(

@@ -23,9 +23,10 @@ RPC_ACCEPTED = (
     "RPC_*.XML or .RPB"
 )
 SATURATING_BITS = (8, 10, 11, 12, 13, 14, 15, 16)
+DISPLAY_TAG = "CITYWEAVE_DISPLAY_RANGE"  # "low high": counts of a view that are shown as 0 and 255
 # Metadata that travels with a view: our name -> names in other people's files, as the first one found.
 _METADATA = {
-    "acquired": ("ACQUISITION_TIME", "ACQUISITIONDATETIME", "IMAGING_TIME", "TIFFTAG_DATETIME"),
+    "acquired": ("ACQUISITION_TIME", "ACQUISITIONDATETIME", "IMAGING_TIME"),
     "sun_azimuth_deg": ("SUN_AZIMUTH_DEG", "SUN_AZIMUTH"),
     "sun_elevation_deg": ("SUN_ELEVATION_DEG", "SUN_ELEVATION"),
 }
@@ -60,7 +61,7 @@ def read_rpc(dataset: DatasetReader) -> RPC:
 
 
 def view_metadata(dataset: DatasetReader) -> dict[str, Any]:
-    """Acquisition time and sun angles where the file tells them."""
+    """Acquisition time, sun angles and display range where the file tells them."""
     tags: dict[str, str] = {}
     for domain in (None, "IMAGERY", "RPC"):
         tags |= {key.upper(): value for key, value in dataset.tags(ns=domain).items()}
@@ -73,6 +74,8 @@ def view_metadata(dataset: DatasetReader) -> dict[str, Any]:
             found[name] = float(text) if name.endswith("_deg") else text
         except ValueError:
             continue  # another program's idea of an angle: leave it out
+    if DISPLAY_TAG in tags:
+        found["display_range"] = [float(number) for number in tags[DISPLAY_TAG].split()]
     return found
 
 

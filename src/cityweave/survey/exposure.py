@@ -79,10 +79,13 @@ def _match(own: np.ndarray, wanted: np.ndarray) -> tuple[float, float]:
 def display_range(view: Mapping[str, Any], values: np.ndarray) -> dict[str, list[float]]:
     """`low` and `high` per band that become 0 and 255, in the counts of the reference view.
 
-    An 8-bit image stays as it is. Otherwise 0.5 % at each end are clipped, with one range for all bands so that
-    grey stays grey.
+    What the file says itself holds; an 8-bit image stays as it is. Otherwise 0.5 % at each end are clipped, with one
+    range for all bands so that grey stays grey.
     """
     bands = int(view["bands"])
+    if "display_range" in view:
+        low, high = view["display_range"]
+        return {"low": [low] * bands, "high": [high] * bands}
     if view["dtype"] == "uint8":
         return {"low": [0.0] * bands, "high": [FULL_8BIT] * bands}
     seen = values[np.isfinite(values)]
