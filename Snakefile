@@ -52,5 +52,7 @@ rule verdict:
         f"{RUN}/logs/verdict.log",
     conda:
         "workflow/envs/cpu.yaml"
+    params:
+        run=run_of,
     shell:
-        "{CITYWEAVE} verdict --run {RUN} --output {output} 2> >(tee {log} >&2)"
+        "python -m cityweave verdict --run {params.run} --output {output} 2> >(tee {log} >&2)"

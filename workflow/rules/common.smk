@@ -1,6 +1,7 @@
 """Paths, the tile list and what the rules share. Parsed by every job, so nothing heavy is imported here."""
 
 import json
+import os
 import sys
 from types import SimpleNamespace
 
@@ -20,10 +21,8 @@ from cityweave.plan import (
     texture_rings,
 )
 
-# The interpreter that runs Snakemake runs the jobs; inside a software environment it is the one found there.
-CITYWEAVE = (
-    "python -m cityweave" if workflow.deployment_settings.deployment_method else f"{sys.executable} -m cityweave"
-)
+# The interpreter that runs Snakemake runs the jobs; a software environment puts its own in front of it.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
 
 def refuse(error):
@@ -88,6 +87,11 @@ def around(name, rings):
         return [tile_manifest(name, tile.name) for tile in ring if tile.name in TILES]
 
     return manifests
+
+
+def run_of(wildcards, output):
+    """The run that an output belongs to: results/{city}."""
+    return str(Path(*Path(output[0]).parts[:2]))
 
 
 def params_of(stage):

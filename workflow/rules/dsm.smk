@@ -18,12 +18,13 @@ if PACK.tiles == 1:
             "../envs/cpu.yaml"
         threads: 1
         params:
+            run=run_of,
             config=params_of("dsm"),
             code=code_of("dsm"),
         message:
             "Measuring heights of {wildcards.tile}"
         shell:
-            "{CITYWEAVE} dsm --run {RUN} --tile {wildcards.tile} > {log} 2>&1"
+            "python -m cityweave dsm --run {params.run} --tile {wildcards.tile} > {log} 2>&1"
 
 else:
 
@@ -44,10 +45,11 @@ else:
                 "../envs/cpu.yaml"
             threads: 1
             params:
+                run=run_of,
                 config=params_of("dsm"),
                 code=code_of("dsm"),
                 tiles=tile_options(tiles),
             message:
                 f"Measuring heights of {tiles[0]} and {len(tiles) - 1} more"
             shell:
-                "{CITYWEAVE} dsm --run {RUN} {params.tiles} > {log} 2>&1"
+                "python -m cityweave dsm --run {params.run} {params.tiles} > {log} 2>&1"

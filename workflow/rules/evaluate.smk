@@ -14,9 +14,10 @@ rule evaluate:
         "../envs/cpu.yaml"
     threads: 1
     params:
+        run=run_of,
         config=params_of("evaluate"),
         code=code_of("evaluate"),
     message:
         "Measuring the city"
     shell:
-        "{CITYWEAVE} evaluate --run {RUN} > {log} 2>&1"
+        "python -m cityweave evaluate --run {params.run} > {log} 2>&1"

@@ -21,12 +21,13 @@ if not PACK.divisions:
             "../envs/cpu.yaml"
         threads: 1
         params:
+            run=run_of,
             config=params_of("geometry"),
             code=code_of("geometry"),
         message:
             "Fitting division {wildcards.division} of {wildcards.tile}"
         shell:
-            "{CITYWEAVE} fit --run {RUN} --tile {wildcards.tile} --division {wildcards.division} > {log} 2>&1"
+            "python -m cityweave fit --run {params.run} --tile {wildcards.tile} --division {wildcards.division} > {log} 2>&1"
 
 elif PACK.tiles == 1:
 
@@ -44,12 +45,14 @@ elif PACK.tiles == 1:
             "../envs/cpu.yaml"
         threads: 1
         params:
+            divisions=ALL_DIVISIONS,
+            run=run_of,
             config=params_of("geometry"),
             code=code_of("geometry"),
         message:
             "Fitting {wildcards.tile}"
         shell:
-            "{CITYWEAVE} fit --run {RUN} --tile {wildcards.tile} {ALL_DIVISIONS} > {log} 2>&1"
+            "python -m cityweave fit --run {params.run} --tile {wildcards.tile} {params.divisions} > {log} 2>&1"
 
 else:
 
@@ -70,13 +73,15 @@ else:
                 "../envs/cpu.yaml"
             threads: 1
             params:
+                divisions=ALL_DIVISIONS,
+                run=run_of,
                 config=params_of("geometry"),
                 code=code_of("geometry"),
                 tiles=tile_options(tiles),
             message:
                 f"Fitting {tiles[0]} and {len(tiles) - 1} more"
             shell:
-                "{CITYWEAVE} fit --run {RUN} {params.tiles} {ALL_DIVISIONS} > {log} 2>&1"
+                "python -m cityweave fit --run {params.run} {params.tiles} {params.divisions} > {log} 2>&1"
 
 
 def mesh_input(wildcards):
@@ -99,12 +104,13 @@ if PACK.tiles == 1:
             "../envs/cpu.yaml"
         threads: 1
         params:
+            run=run_of,
             config=params_of("geometry"),
             code=code_of("geometry"),
         message:
             "Meshing {wildcards.tile}"
         shell:
-            "{CITYWEAVE} mesh --run {RUN} --tile {wildcards.tile} > {log} 2>&1"
+            "python -m cityweave mesh --run {params.run} --tile {wildcards.tile} > {log} 2>&1"
 
 else:
 
@@ -125,10 +131,11 @@ else:
                 "../envs/cpu.yaml"
             threads: 1
             params:
+                run=run_of,
                 config=params_of("geometry"),
                 code=code_of("geometry"),
                 tiles=tile_options(tiles),
             message:
                 f"Meshing {tiles[0]} and {len(tiles) - 1} more"
             shell:
-                "{CITYWEAVE} mesh --run {RUN} {params.tiles} > {log} 2>&1"
+                "python -m cityweave mesh --run {params.run} {params.tiles} > {log} 2>&1"

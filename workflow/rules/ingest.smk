@@ -18,12 +18,13 @@ if PACK.tiles == 1:
             "../envs/cpu.yaml"
         threads: 1
         params:
+            run=run_of,
             config=params_of("ingest"),
             code=code_of("ingest"),
         message:
             "Cutting {wildcards.tile}"
         shell:
-            "{CITYWEAVE} ingest --run {RUN} --tile {wildcards.tile} > {log} 2>&1"
+            "python -m cityweave ingest --run {params.run} --tile {wildcards.tile} > {log} 2>&1"
 
 else:
 
@@ -44,10 +45,11 @@ else:
                 "../envs/cpu.yaml"
             threads: 1
             params:
+                run=run_of,
                 config=params_of("ingest"),
                 code=code_of("ingest"),
                 tiles=tile_options(tiles),
             message:
                 f"Cutting {tiles[0]} and {len(tiles) - 1} more"
             shell:
-                "{CITYWEAVE} ingest --run {RUN} {params.tiles} > {log} 2>&1"
+                "python -m cityweave ingest --run {params.run} {params.tiles} > {log} 2>&1"

@@ -13,12 +13,13 @@ rule merge_heights:
         "../envs/cpu.yaml"
     threads: 1
     params:
+        run=run_of,
         config=params_of("merge"),
         code=code_of("merge"),
     message:
         "Merging the height model"
     shell:
-        "{CITYWEAVE} merge-heights --run {RUN} > {log} 2>&1"
+        "python -m cityweave merge-heights --run {params.run} > {log} 2>&1"
 
 
 rule merge_city:
@@ -37,9 +38,10 @@ rule merge_city:
         "../envs/cpu.yaml"
     threads: 1
     params:
+        run=run_of,
         config=params_of("merge"),
         code=code_of("merge"),
     message:
         "Merging the 3D city"
     shell:
-        "{CITYWEAVE} merge-city --run {RUN} > {log} 2>&1"
+        "python -m cityweave merge-city --run {params.run} > {log} 2>&1"

@@ -13,9 +13,10 @@ rule report:
         "../envs/cpu.yaml"
     threads: 1
     params:
+        run=run_of,
         config=params_of("report"),
         code=code_of("report"),
     message:
         "Writing the report"
     shell:
-        "{CITYWEAVE} report --run {RUN} > {log} 2>&1"
+        "python -m cityweave report --run {params.run} > {log} 2>&1"

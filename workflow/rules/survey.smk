@@ -12,9 +12,10 @@ rule survey:
         "../envs/cpu.yaml"
     threads: 1
     params:
+        run=run_of,
         config=params_of("survey"),
         code=code_of("survey"),
     message:
         "Surveying the sources"
     shell:
-        "{CITYWEAVE} survey --run {RUN} > {log} 2>&1"
+        "python -m cityweave survey --run {params.run} > {log} 2>&1"

@@ -10,9 +10,10 @@ rule synth:
         "../envs/cpu.yaml"
     threads: 2
     params:
+        run=run_of,
         config=params_of("synth"),
         code=code_of("synth"),
     message:
         "Building and photographing the synthetic city"
     shell:
-        "{CITYWEAVE} synth --run {BASE} > {log} 2>&1"
+        "python -m cityweave synth --run {params.run} > {log} 2>&1"

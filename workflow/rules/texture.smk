@@ -22,12 +22,13 @@ if PACK.tiles == 1:
             "../envs/cpu.yaml"
         threads: 1
         params:
+            run=run_of,
             config=params_of("texture"),
             code=code_of("texture"),
         message:
             "Texturing {wildcards.tile}"
         shell:
-            "{CITYWEAVE} texture --run {RUN} --tile {wildcards.tile} > {log} 2>&1"
+            "python -m cityweave texture --run {params.run} --tile {wildcards.tile} > {log} 2>&1"
 
 else:
 
@@ -48,10 +49,11 @@ else:
                 "../envs/cpu.yaml"
             threads: 1
             params:
+                run=run_of,
                 config=params_of("texture"),
                 code=code_of("texture"),
                 tiles=tile_options(tiles),
             message:
                 f"Texturing {tiles[0]} and {len(tiles) - 1} more"
             shell:
-                "{CITYWEAVE} texture --run {RUN} {params.tiles} > {log} 2>&1"
+                "python -m cityweave texture --run {params.run} {params.tiles} > {log} 2>&1"
