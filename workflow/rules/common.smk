@@ -132,3 +132,30 @@ SOURCE_FILES = sorted(
 # A synthetic city's sources are known by the manifest of the job that makes them.
 SOURCE_INPUT = [city_manifest("synth", BASE)] if CONFIG.synth else SOURCE_FILES
 PACK = CONFIG.workflow.pack
+
+
+# What each tile's job reads.
+
+
+def ingest_input(wildcards):
+    return [city_manifest("survey"), *SOURCE_INPUT]
+
+
+def dsm_input(wildcards):
+    return tile_manifest("ingest", wildcards.tile)
+
+
+def fit_input(wildcards):
+    return tile_manifest("dsm", wildcards.tile)
+
+
+def mesh_input(wildcards):
+    return [manifest for division in DIVISIONS for manifest in around(f"sdf_{division}", 1)(wildcards)]
+
+
+def texture_input(wildcards):
+    return [
+        tile_manifest("ingest", wildcards.tile),
+        *around("mesh", texture_rings(CONFIG))(wildcards),
+        city_manifest("survey"),
+    ]

@@ -1,7 +1,3 @@
-def dsm_input(wildcards):
-    return tile_manifest("ingest", wildcards.tile)
-
-
 if PACK.tiles == 1:
 
     rule dsm:

@@ -1,10 +1,6 @@
 ALL_DIVISIONS = " ".join(f"--division {division}" for division in DIVISIONS)
 
 
-def fit_input(wildcards):
-    return tile_manifest("dsm", wildcards.tile)
-
-
 if not PACK.divisions:
 
     rule fit_division:
@@ -82,10 +78,6 @@ else:
                 f"Fitting {tiles[0]} and {len(tiles) - 1} more"
             shell:
                 "python -m cityweave fit --run {params.run} {params.tiles} {params.divisions} > {log} 2>&1"
-
-
-def mesh_input(wildcards):
-    return [manifest for division in DIVISIONS for manifest in around(f"sdf_{division}", 1)(wildcards)]
 
 
 if PACK.tiles == 1:

@@ -1,7 +1,3 @@
-def ingest_input(wildcards):
-    return [city_manifest("survey"), *SOURCE_INPUT]
-
-
 if PACK.tiles == 1:
 
     rule ingest:

@@ -1,11 +1,3 @@
-def texture_input(wildcards):
-    return [
-        tile_manifest("ingest", wildcards.tile),
-        *around("mesh", texture_rings(CONFIG))(wildcards),
-        city_manifest("survey"),
-    ]
-
-
 if PACK.tiles == 1:
 
     rule texture:
