@@ -208,31 +208,30 @@ def _fill(screen, depth, faces, largest, perspective, out_face, out_depth, out_b
 
 @dataclass(frozen=True)
 class Clipped:
-    """Triangles after the near plane: corner positions, their faces, and where each face came from.
+    """Triangles after the near plane: first the `whole` ones that it did not touch, then pieces of cut ones.
 
-    weights [m, 3, 3]: corner k of face m is weights[m, k] @ (corners of face parent[m]).
+    parent: which given face each one is of. weights [cut, 3, 3]: corner k of piece m is
+    weights[m, k] @ (corners of its parent).
     """
 
     points: NDArray[np.float64]
     faces: NDArray[np.int32]
     parent: NDArray[np.int32]
+    whole: int
     weights: NDArray[np.float64]
 
 
 def clip_near(camera_nx3: NDArray[Any], faces_mx3: NDArray[Any], near: float) -> Clipped:
-    """Cut triangles in camera coordinates (z forward) at z = near; whole ones keep their order."""
+    """Cut triangles in camera coordinates (z forward) at z = near."""
     points = np.ascontiguousarray(camera_nx3, dtype=np.float64)
     faces = np.ascontiguousarray(faces_mx3, dtype=np.int32).reshape(-1, 3)
-    in_front = points[faces, 2] >= near  # [m, 3]
-    count = in_front.sum(axis=1)
-    identity = np.eye(3)
+    front = points[:, 2] >= near
+    if front.all():
+        return Clipped(points, faces, np.arange(len(faces), dtype=np.int32), len(faces), np.zeros((0, 3, 3)))
+    count = front[faces].sum(axis=1)
     whole = np.flatnonzero(count == 3)
-    new_points, new_faces, parent, weights = (
-        [points],
-        [faces[whole]],
-        [whole],
-        [np.broadcast_to(identity, (len(whole), 3, 3))],
-    )
+    new_points, new_faces, parent = [points], [faces[whole]], [whole]
+    weights = [np.zeros((0, 3, 3))]
     base = len(points)
     for f in np.flatnonzero((count == 1) | (count == 2)):
         polygon = _clip_one(points[faces[f]], near)
@@ -248,6 +247,7 @@ def clip_near(camera_nx3: NDArray[Any], faces_mx3: NDArray[Any], near: float) ->
         np.concatenate(new_points),
         np.concatenate(new_faces).astype(np.int32),
         np.concatenate(parent).astype(np.int32),
+        len(whole),
         np.concatenate(weights),
     )
 
@@ -284,14 +284,14 @@ def rasterise_pinhole(
     z = np.where(cut.points[:, 2] >= near, cut.points[:, 2], np.nan)
     screen = np.stack([focal_px * cut.points[:, 0] / z + cx, focal_px * cut.points[:, 1] / z + cy], axis=1)
     seen = rasterise(screen, z, cut.faces, width, height, "smallest", perspective=True)
-    hit = seen.seen
-    if not hit.any():
+    if cut.whole == len(faces_mx3):
         return seen
-    face = seen.face[hit]
-    b = seen.bary[hit].astype(np.float64)
-    full = np.stack([b[:, 0], b[:, 1], 1.0 - b[:, 0] - b[:, 1]], axis=1)
     bary = seen.bary.copy()
-    bary[hit] = np.einsum("nk,nkj->nj", full, cut.weights[face])[:, :2]
-    out_face = seen.face.copy()
-    out_face[hit] = cut.parent[face]
-    return Fragments(out_face, seen.depth, bary)
+    pieces = seen.face >= cut.whole
+    if pieces.any():
+        b = seen.bary[pieces].astype(np.float64)
+        full = np.stack([b[:, 0], b[:, 1], 1.0 - b[:, 0] - b[:, 1]], axis=1)
+        weights = cut.weights[seen.face[pieces] - cut.whole]
+        bary[pieces] = (full[:, :, None] * weights).sum(axis=1)[:, :2]
+    parent = np.append(cut.parent, np.int32(NO_FACE))  # so that "none" stays none
+    return Fragments(parent[seen.face], seen.depth, bary)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from cityweave.cameras import Pinhole
-from cityweave.io.textures import OUTSIDE, halved
+from cityweave.io.textures import OUTSIDE
 from cityweave.render.rasterise import Fragments, rasterise, rasterise_pinhole
 
 _HALVINGS = 2  # further ones would mix charts that lie side by side in an atlas
@@ -32,6 +33,21 @@ class TexturedMesh:
     uv: NDArray[np.float32]
     colour: NDArray[np.uint8]
     provenance: NDArray[np.uint8]
+
+    @cached_property
+    def pyramid(self) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
+        return _pyramid(self.colour)
+
+    @cached_property
+    def texels(self) -> NDArray[np.float64]:
+        """Twice the area of each face in texels."""
+        return _twice_area(self.uv.astype(np.float64) * [self.colour.shape[1], self.colour.shape[0]])
+
+    @cached_property
+    def normals(self) -> NDArray[np.float32]:
+        a, b, c = (self.points[self.faces[:, k]] for k in range(3))
+        normal = np.cross(b - a, c - a)
+        return (normal / np.maximum(np.sqrt((normal * normal).sum(axis=1)), 1e-12)[:, None]).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -70,10 +86,21 @@ def halved_by(picture: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """Mean over side x side blocks, rounded."""
     if side == 1:
         return picture
-    h, w = picture.shape[0] // side, picture.shape[1] // side
-    blocks = picture.reshape(h, side, w, side, -1).sum(axis=(1, 3), dtype=np.uint32)
-    mean = (blocks + side * side // 2) // (side * side)
-    return mean.astype(np.uint8).reshape(h, w, *picture.shape[2:])
+    out = np.empty((picture.shape[0] // side, picture.shape[1] // side, picture.shape[2]), np.uint8)
+    _average(picture, side, out)
+    return out
+
+
+@njit(cache=True)
+def _average(picture, side, out):  # type: ignore[no-untyped-def]
+    for r in range(out.shape[0]):
+        for c in range(out.shape[1]):
+            for k in range(out.shape[2]):
+                total = side * side // 2
+                for i in range(side):
+                    for j in range(side):
+                        total += picture[r * side + i, c * side + j, k]
+                out[r, c, k] = total // (side * side)
 
 
 def render(
@@ -103,17 +130,14 @@ def _draw(frame: Frame, mesh: TexturedMesh, view: Pinhole | MapView, number: int
     fragments, screen = fragments_of(mesh.points, mesh.faces, view, frame.samples)
     if not fragments.seen.any():
         return
-    picture, starts, shapes = _pyramid(mesh.colour)
-    a, b, c = (mesh.points[mesh.faces[:, k]] for k in range(3))
-    normal = np.cross(b - a, c - a)
-    normal /= np.maximum(np.sqrt((normal * normal).sum(axis=1)), 1e-12)[:, None]
+    picture, starts, shapes = mesh.pyramid
     _shade(
         fragments.face,
         fragments.depth,
         fragments.bary,
         np.ascontiguousarray(mesh.uv, np.float32),
-        _levels(mesh, screen, mesh.colour.shape, len(starts)),
-        normal.astype(np.float32),
+        _levels(mesh, screen, len(starts)),
+        mesh.normals,
         picture,
         starts,
         shapes,
@@ -136,33 +160,53 @@ def fragments_of(
         scale = samples / view.pixel_m
         screen = np.stack([(points[:, 0] - view.west) * scale, (view.north - points[:, 1]) * scale], axis=1)
         return rasterise(screen, -points[:, 2], faces, w, h), screen
-    camera = (points - view.position) @ view.rotation.T
-    depth = np.where(camera[:, 2] >= _NEAR_M, camera[:, 2], np.nan)
     focal, cx, cy = view.focal_px * samples, view.cx * samples, view.cy * samples
-    screen = np.stack([focal * camera[:, 0] / depth + cx, focal * camera[:, 1] / depth + cy], axis=1)
+    camera, screen = _to_camera(np.ascontiguousarray(points), view.position, view.rotation, focal, cx, cy, _NEAR_M)
+    depth = np.ascontiguousarray(camera[:, 2])
+    if depth.min() >= _NEAR_M:
+        return rasterise(screen, depth, faces, w, h, "smallest", perspective=True), screen
     return rasterise_pinhole(camera, faces, focal, cx, cy, w, h, near=_NEAR_M), screen
+
+
+@njit(cache=True)
+def _to_camera(points, position, rotation, focal, cx, cy, near):  # type: ignore[no-untyped-def]
+    """Camera coordinates (n, 3) and the screen (n, 2), NaN in front of the near plane."""
+    n = points.shape[0]
+    camera, screen = np.empty((n, 3)), np.full((n, 2), np.nan)
+    for p in range(n):
+        x, y, z = points[p, 0] - position[0], points[p, 1] - position[1], points[p, 2] - position[2]
+        for k in range(3):
+            camera[p, k] = rotation[k, 0] * x + rotation[k, 1] * y + rotation[k, 2] * z
+        if camera[p, 2] >= near:
+            screen[p, 0] = focal * camera[p, 0] / camera[p, 2] + cx
+            screen[p, 1] = focal * camera[p, 1] / camera[p, 2] + cy
+    return camera, screen
 
 
 def _pyramid(colour: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
     """Halved copies in one flat array (texels, 3), where each starts, and their shapes."""
     levels = [colour]
     while len(levels) <= _HALVINGS and min(levels[-1].shape[:2]) >= 2:
-        levels.append(halved(levels[-1], 1))
+        levels.append(halved_by(levels[-1], 2))
     shapes = np.array([level.shape[:2] for level in levels], np.int64)
     sizes = shapes.prod(axis=1)
     return np.concatenate([level.reshape(-1, 3) for level in levels]), np.cumsum(sizes) - sizes, shapes
 
 
-def _levels(mesh: TexturedMesh, screen: NDArray[np.float64], shape: tuple[int, ...], levels: int) -> NDArray[np.uint8]:
+@njit(cache=True)
+def _twice_area(corners):  # type: ignore[no-untyped-def]
+    out = np.empty(corners.shape[0])
+    for f in range(corners.shape[0]):
+        px, py = corners[f, 1, 0] - corners[f, 0, 0], corners[f, 1, 1] - corners[f, 0, 1]
+        qx, qy = corners[f, 2, 0] - corners[f, 0, 0], corners[f, 2, 1] - corners[f, 0, 1]
+        out[f] = abs(px * qy - py * qx)
+    return out
+
+
+def _levels(mesh: TexturedMesh, screen: NDArray[np.float64], levels: int) -> NDArray[np.uint8]:
     """Per face, the halving at which a texel is about as large as a sample."""
-
-    def area(corners: NDArray[Any]) -> NDArray[np.float64]:
-        p, q = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-        return np.abs(p[:, 0] * q[:, 1] - p[:, 1] * q[:, 0])
-
-    texels = area(mesh.uv.astype(np.float64) * [shape[1], shape[0]])
     with np.errstate(divide="ignore", invalid="ignore"):
-        halvings = np.floor(0.5 * np.log2(texels / area(screen[mesh.faces])) + 0.5)
+        halvings = np.floor(0.5 * np.log2(mesh.texels / _twice_area(screen[mesh.faces])) + 0.5)
     return np.clip(np.nan_to_num(halvings, nan=0.0, posinf=levels - 1), 0, levels - 1).astype(np.uint8)
 
 

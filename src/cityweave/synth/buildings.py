@@ -24,7 +24,7 @@ BRICKS: tuple[RGB, ...] = ((0.55, 0.31, 0.24), (0.60, 0.39, 0.29), (0.47, 0.29, 
 CONCRETE: tuple[RGB, ...] = ((0.66, 0.65, 0.62), (0.58, 0.57, 0.55), (0.73, 0.71, 0.66), (0.62, 0.60, 0.62))
 CURTAIN: tuple[RGB, ...] = ((0.30, 0.38, 0.46), (0.26, 0.35, 0.37), (0.40, 0.45, 0.50), (0.33, 0.33, 0.38))
 TILES: tuple[RGB, ...] = (
-    (0.62, 0.33, 0.23), (0.56, 0.30, 0.22), (0.66, 0.40, 0.28), (0.48, 0.33, 0.26),
+    (0.60, 0.35, 0.26), (0.54, 0.32, 0.25), (0.64, 0.42, 0.32), (0.48, 0.34, 0.28),
     (0.34, 0.35, 0.38), (0.42, 0.36, 0.33), (0.58, 0.37, 0.30),
 )  # fmt: skip
 FLATS: tuple[RGB, ...] = (
@@ -32,7 +32,6 @@ FLATS: tuple[RGB, ...] = (
 )  # fmt: skip
 METAL: RGB = (0.62, 0.64, 0.66)
 GREEN_ROOF: RGB = (0.40, 0.46, 0.27)
-FLOOR_M = 3.1
 
 
 @dataclass(frozen=True)
@@ -253,7 +252,7 @@ def roof_clutter(b: Builder, rng: np.random.Generator, clear: NDArray[np.float64
         c = at(quad, rng.uniform(0.25, 0.75), rng.uniform(0.35, 0.65))
         tone = rng.uniform(0.5, 0.75)
         w, d = rng.uniform(3.0, 5.0), rng.uniform(3.0, 4.5)
-        b.box(
+        b.fixture(
             c, along, w, d, roof_m - 0.3, roof_m + rng.uniform(2.2, 3.2), Material.EQUIPMENT, (tone, tone, tone * 0.97)
         )
     area = size_a * size_b
@@ -262,18 +261,44 @@ def roof_clutter(b: Builder, rng: np.random.Generator, clear: NDArray[np.float64
         w, d = rng.uniform(1.0, 3.2), rng.uniform(0.9, 2.2)
         tone = rng.uniform(0.55, 0.8)
         direction = along if rng.random() < 0.5 else across
-        b.box(c, direction, w, d, roof_m - 0.2, roof_m + rng.uniform(0.6, 1.7), Material.EQUIPMENT, (tone, tone, tone))
+        b.fixture(
+            c, direction, w, d, roof_m - 0.2, roof_m + rng.uniform(0.6, 1.7), Material.EQUIPMENT, (tone, tone, tone)
+        )
     if area > 200.0 and rng.random() < 0.6:
         row = rng.uniform(0.25, 0.75)
         count = int(min(size_a / 4.0, 8))
         for k in range(count):
             c = at(quad, (k + 0.8) / (count + 0.6), row)
-            b.box(c, along, 1.6, 2.4, roof_m - 0.2, roof_m + 0.45, Material.GLASS, (0.42, 0.52, 0.60))
+            b.fixture(c, along, 1.6, 2.4, roof_m - 0.2, roof_m + 0.45, Material.GLASS, (0.42, 0.52, 0.60))
     elif area > 120.0 and rng.random() < 0.4:  # solar panels, low
         rows = int(min(size_b / 2.6, 6))
         for k in range(rows):
             c = at(quad, 0.5, (k + 0.8) / (rows + 0.6))
-            b.box(c, along, size_a * 0.6, 1.4, roof_m - 0.2, roof_m + 0.35, Material.GLASS, (0.16, 0.20, 0.32))
+            b.fixture(c, along, size_a * 0.6, 1.4, roof_m - 0.2, roof_m + 0.35, Material.GLASS, (0.16, 0.20, 0.32))
+
+
+def church(
+    b: Builder, layout: Layout, quad: NDArray[np.float64], rng: np.random.Generator, max_height_m: float
+) -> None:
+    """A nave with a steep roof and a tower with a spire at its end."""
+    lk = look(rng, Style.BLANK, ((0.36, 0.37, 0.40), (0.40, 0.46, 0.44)))
+    pale = Look(Style.BLANK, (0.72, 0.67, 0.58), lk.roof, lk.seed)
+    pitched(b, layout, quad, 13.0, 1.15, pale)
+    along = _unit(quad[1] - quad[0])
+    across = np.array([-along[1], along[0]])
+    c = (quad[0] + quad[3]) / 2 - along * 3.2
+    half = 3.6
+    tower = np.array([c - along * half - across * half, c + along * half - across * half])
+    tower = np.vstack([tower, c + along * half + across * half, c - along * half + across * half])
+    ground = Ground.under(layout, tower)
+    eave = ground.level + min(24.0, 0.6 * max_height_m)
+    b.new_object()
+    walls(b, tower, ground.bottom, eave, ground.level, pale)
+    tip = np.array([*c, min(eave + 15.0, ground.level + max_height_m)])
+    corners = lift(tower, eave)
+    for k in range(4):
+        roof_face(b, np.array([corners[k], corners[(k + 1) % 4], tip]), Material.ROOF_TILE, lk)
+    bottom_cap(b, tower, ground.bottom, pale)
 
 
 def chimneys(
@@ -283,7 +308,7 @@ def chimneys(
     across = np.array([-along[1], along[0]])
     for _ in range(count):
         c = r0[:2] + (r1[:2] - r0[:2]) * rng.uniform(0.15, 0.85) + across * rng.uniform(-1.2, 1.2)
-        b.box(
+        b.fixture(
             c,
             along,
             0.9,

@@ -169,11 +169,12 @@ class Studio:
             "OFF_NADIR": f"{angles['off_nadir_deg']:.3f}",
             "INCIDENCE": f"{angles['incidence_deg']:.3f}",
             "BITS": "11",
+            "RPC_ERROR_PX": f"{placed.rpc_error_px:.5f}",
         }
         files.write_view(self.folder / "views" / f"{view.name}.tif", dn, placed.rpc, tags)
         if view is self.nadir:
             self._leaning_ortho(radiance, placed)
-        card = {"size_px": [placed.width, placed.height], "rpc_error_px": float(f"{placed.rpc_error_px:.2g}")}
+        card = {"size_px": [placed.width, placed.height], "rpc_error_px": placed.rpc_error_px}
         return card | {
             "gain": round(gain, 6),
             "offset_dn": round(haze_dn, 4),

@@ -44,6 +44,17 @@ def from_frame(s, t, bend):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def _reach(x, y, bend):  # type: ignore[no-untyped-def]
+    """Least and largest s of a box's corners."""
+    low, high = 1e18, -1e18
+    for a in (x.min(), x.max()):
+        for b in (y.min(), y.max()):
+            s, _ = to_frame(a, b, bend)
+            low, high = min(low, s), max(high, s)
+    return low, high
+
+
+@njit(cache=True, nogil=True)
 def _relief(x, y, bend, river_s, ground_m, relief_m, seed, out):  # type: ignore[no-untyped-def]
     for k in range(x.size):
         h = (value_noise(x[k] / 520.0, y[k] / 520.0, seed + 1) - 0.5) * 1.6
@@ -89,7 +100,7 @@ class Layout:
         return 17.0 if (j + self.seed) % 5 == 0 else 9.0 + 3.5 * hash2(j, 3, self.seed + 14)
 
     def is_river(self, i: int) -> bool:
-        return (i - int(generator(self.seed, CODE_LAYOUT, 1).integers(RIVER_PERIOD))) % RIVER_PERIOD == 0
+        return (i - _river_column(self.seed)) % RIVER_PERIOD == 0
 
     def river_line(self, i: int) -> float:
         return 0.5 * (self.line_s(i) + self.line_s(i + 1))
@@ -103,11 +114,13 @@ class Layout:
         out = np.empty(x.size)
         flat_x, flat_y = np.ascontiguousarray(x).ravel(), np.ascontiguousarray(y).ravel()
         if flat_x.size:
-            s = [self.to_st(a, b)[0] for a in (flat_x.min(), flat_x.max()) for b in (flat_y.min(), flat_y.max())]
-            first, last = int(min(s) // PITCH_S_M) - 4, int(max(s) // PITCH_S_M) + 4
-            rivers = np.array([self.river_line(i) for i in range(first, last) if self.is_river(i)] + [-1e12])
+            s0, s1 = _reach(flat_x, flat_y, self.bend)
+            rivers = _river_lines(self, int(s0 // PITCH_S_M) - 4, int(s1 // PITCH_S_M) + 4)
             _relief(flat_x, flat_y, self.bend, rivers, self.ground_m, self.relief_m, self.seed, out)
         return out.reshape(x.shape)
+
+    def height_at(self, p: NDArray[np.float64]) -> float:
+        return float(self.terrain(p[:1], p[1:2])[0])
 
     @property
     def water_m(self) -> float:
@@ -128,16 +141,24 @@ class Layout:
         return [(i, j) for j in range(j0, j1 + 1) for i in range(i0, i1 + 1)]
 
 
+@lru_cache(maxsize=256)
+def _river_lines(layout: Layout, first: int, last: int) -> NDArray[np.float64]:
+    """Middle lines of the rivers among columns first to last; a line far away where there is none."""
+    return np.array([layout.river_line(i) for i in range(first, last) if layout.is_river(i)] + [-1e12])
+
+
+@lru_cache(maxsize=8)
+def _river_column(seed: int) -> int:
+    return int(generator(seed, CODE_LAYOUT, 1).integers(RIVER_PERIOD))
+
+
 @lru_cache(maxsize=8)
 def _bend(seed: int) -> NDArray[np.float64]:
     """cos, sin of the turn; two amplitudes; two wave numbers; two phases."""
     rng = generator(seed, CODE_LAYOUT, 0)
     angle = np.radians(rng.uniform(9.0, 24.0)) * rng.choice([-1.0, 1.0])
-    return np.array(
-        [np.cos(angle), np.sin(angle), *rng.uniform(9.0, 15.0, 2)]
-        + [2 * np.pi / rng.uniform(750.0, 950.0), 2 * np.pi / rng.uniform(380.0, 520.0)]
-        + list(rng.uniform(0.0, 2 * np.pi, 2))
-    )
+    amplitudes, waves = rng.uniform(9.0, 15.0, 2), 2 * np.pi / rng.uniform([750.0, 380.0], [950.0, 520.0])
+    return np.concatenate([[np.cos(angle), np.sin(angle)], amplitudes, waves, rng.uniform(0.0, 2 * np.pi, 2)])
 
 
 def inset(polygon: NDArray[np.float64], distance: float | NDArray[np.float64]) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ from cityweave.synth.noise import hash2, value_noise
 
 # plain integers: kernels cannot read enumerations cheaply (kept equal to scene.Material, Label, Style by a test)
 GROUND, WALL, ROOF_TILE, ROOF_FLAT, ROOF_METAL, GLASS, EQUIPMENT, TREE, CAR, DECK, HIDDEN, HEDGE, TRUNK = range(13)
-ASPHALT, SIDEWALK, GRASS, PAVING, MARKING, WATER, PATH, GARDEN, PARKING, COURT, SOIL = range(11)
+ASPHALT, SIDEWALK, GRASS, PAVING, MARKING, WATER, PATH, GARDEN, PARKING, COURT, SOIL, PITCH = range(12)
 PLASTER, BRICK, CONCRETE, CURTAIN, HOUSE, BLANK = range(6)
 
 
@@ -33,11 +33,14 @@ def _grain(x, y, fine, coarse, seed):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def ground_colour(label, x, y, seed):  # type: ignore[no-untyped-def]
     """x, y in the city's CRS, so that the pattern does not move with the box."""
-    if label == GRASS or label == GARDEN:
+    if label in (GRASS, GARDEN, PITCH):
         dry = value_noise(x / 11.0, y / 11.0, seed + 3)
         patchy = value_noise(x / 2.3, y / 2.3, seed + 4)
         f = _grain(x, y, 0.42, 0.22, seed + 5)
         r, g, b = _mix(0.25, 0.40, dry), _mix(0.35, 0.41, dry), _mix(0.16, 0.24, dry)
+        if label == PITCH:  # mown in stripes
+            f *= 1.07 if np.floor(0.16 * (0.94 * x + 0.34 * y)) % 2.0 == 0.0 else 0.95
+            return 0.27 * f, 0.40 * f, 0.18 * f
         if label == GARDEN and patchy > 0.56:
             t = min((patchy - 0.56) * 6.0, 1.0)
             r, g, b = _mix(r, 0.42, t), _mix(g, 0.36, t), _mix(b, 0.27, t)
@@ -45,13 +48,13 @@ def ground_colour(label, x, y, seed):  # type: ignore[no-untyped-def]
     if label == WATER:
         f = _grain(x * 0.7, y * 0.7, 0.16, 0.16, seed + 9) * (1.0 + 0.3 * (value_noise(x / 17.0, y / 17.0, seed) - 0.5))
         return 0.15 * f, 0.215 * f, 0.215 * f
-    if label == PATH or label == SOIL:
+    if label in (PATH, SOIL):
         f = _grain(x, y, 0.22, 0.14, seed + 13)
         return 0.62 * f, 0.55 * f, 0.43 * f
     if label == COURT:
         f = _grain(x, y, 0.16, 0.10, seed + 17)
         return 0.52 * f, 0.27 * f, 0.21 * f
-    if label == SIDEWALK or label == PAVING:
+    if label in (SIDEWALK, PAVING):
         side = 1.2 if label == SIDEWALK else 2.4
         cx, cy = np.floor(x / side), np.floor(y / side)
         f = _grain(x, y, 0.20, 0.16, seed + 21) * (0.92 + 0.16 * hash2(np.int64(cx), np.int64(cy), seed + 22))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,11 @@ class Material(IntEnum):
     TRUNK = 12
 
 
-BUILDING = (Material.WALL, Material.ROOF_TILE, Material.ROOF_FLAT, Material.ROOF_METAL) + (
+BUILDING = (
+    Material.WALL,
+    Material.ROOF_TILE,
+    Material.ROOF_FLAT,
+    Material.ROOF_METAL,
     Material.GLASS,
     Material.EQUIPMENT,
 )
@@ -51,6 +56,7 @@ class Label(IntEnum):
     PARKING = 8
     COURT = 9
     SOIL = 10
+    PITCH = 11
 
 
 # columns of a patch
@@ -148,9 +154,15 @@ class Builder:
         material: int,
         rgb: tuple[float, float, float],
         seed: int = 0,
+        owner: int = -1,
     ) -> None:
-        """A closed box of its own, standing into whatever is below it."""
-        self.boxes.append((centre[0], centre[1], along[0], along[1], length, width, z0, z1, int(material), *rgb, seed))
+        """A closed box of its own, standing into whatever is below it; it goes when its owner goes."""
+        size = (length, width, z0, z1)
+        self.boxes.append((centre[0], centre[1], along[0], along[1], *size, int(material), *rgb, seed, owner))
+
+    def fixture(self, *box: Any) -> None:
+        """A box on the current object."""
+        self.box(*box, owner=self.current)
 
     def tree(self, x: float, y: float, z: float, radius: float, height: float, kind: int, seed: int) -> None:
         self.trees.append((x, y, z, radius, height, kind, seed))

@@ -81,25 +81,41 @@ def downsample(
     return out
 
 
+@njit(cache=True, nogil=True)
+def _digitise(radiance, noise, factor, offset_dn, noise_dn, out):  # type: ignore[no-untyped-def]
+    for r in range(radiance.shape[0]):
+        for c in range(radiance.shape[1]):
+            for k in range(3):
+                if np.isnan(radiance[r, c, k]):
+                    out[r, c, k] = 0
+                    continue
+                dn = radiance[r, c, k] * factor + offset_dn
+                # reading noise, and shot noise that doubles it at full scale
+                dn += noise[r, c, k] * noise_dn * np.sqrt(1.0 + 3.0 * min(max(dn, 0.0), DN_MAX) / DN_MAX)
+                out[r, c, k] = np.uint16(min(max(np.rint(dn), 1.0), DN_MAX))
+
+
 def digitise(
-    radiance: NDArray[np.float32],
-    gain: float,
-    offset_dn: float,
-    noise_dn: float,
-    rng: np.random.Generator,
+    radiance: NDArray[np.float32], gain: float, offset_dn: float, noise_dn: float, rng: np.random.Generator
 ) -> NDArray[np.uint16]:
     """11-bit numbers; 0 means nothing was seen, so the darkest real value is 1."""
-    dn = radiance.astype(np.float32) * np.float32(DN_PER_RADIANCE * gain) + np.float32(offset_dn)
-    if noise_dn > 0:  # reading noise, and shot noise that is twice as large at full scale
-        scale = np.sqrt(1.0 + 3.0 * np.clip(np.nan_to_num(dn), 0, DN_MAX) / DN_MAX, dtype=np.float32)
-        dn += rng.standard_normal(dn.shape, dtype=np.float32) * scale * np.float32(noise_dn)
-    empty = np.isnan(dn).any(axis=-1)
-    out = np.clip(np.rint(np.nan_to_num(dn)), 1, DN_MAX).astype(np.uint16)
-    out[empty] = 0
+    noise = rng.standard_normal(radiance.shape, dtype=np.float32)
+    out = np.empty(radiance.shape, dtype=np.uint16)
+    _digitise(radiance, noise, DN_PER_RADIANCE * gain, float(offset_dn), float(noise_dn), out)
     return out
+
+
+@njit(cache=True, nogil=True)
+def _to_grey(radiance, factor, out):  # type: ignore[no-untyped-def]
+    for r in range(radiance.shape[0]):
+        for c in range(radiance.shape[1]):
+            for k in range(3):
+                value = radiance[r, c, k] * factor
+                out[r, c, k] = 0 if np.isnan(value) else np.uint8(min(max(np.rint(value), 0.0), 255.0))
 
 
 def to_grey(radiance: NDArray[np.float32]) -> NDArray[np.uint8]:
     """The 8-bit picture of nominal DN (gain 1, no offset, no noise): DN / 6, black where nothing is seen."""
-    dn = np.nan_to_num(radiance) * np.float32(DN_PER_RADIANCE)
-    return np.clip(np.rint(dn / np.float32(DN_PER_GREY)), 0, 255).astype(np.uint8)
+    out = np.empty(radiance.shape, dtype=np.uint8)
+    _to_grey(radiance, DN_PER_RADIANCE / DN_PER_GREY, out)
+    return out

@@ -85,6 +85,12 @@ def depth_map(
     return out
 
 
+def turned(points_nx3: NDArray[np.float64], axes_3x3: NDArray[np.float64]) -> NDArray[np.float64]:
+    """points @ axes.T without the linear algebra library, whose sums may depend on the number of threads."""
+    x, y, z = points_nx3.T
+    return np.stack([x * a[0] + y * a[1] + z * a[2] for a in axes_3x3], axis=1)
+
+
 def face_normals(scene: Scene) -> NDArray[np.float32]:
     p = scene.vertices[scene.faces]
     n = np.cross(p[:, 1] - p[:, 0], p[:, 2] - p[:, 0])
@@ -113,7 +119,7 @@ def sun_map(scene: Scene, sun: Sun) -> SunMap:
     right /= np.linalg.norm(right)
     up = np.cross(d, right)
     axes = np.stack([right / SHADOW_CELL_M, up / SHADOW_CELL_M, d])
-    q = scene.vertices @ axes.T
+    q = turned(scene.vertices, axes)
     low = np.floor(q[:, :2].min(axis=0)) - 2.0
     size = np.ceil(q[:, :2].max(axis=0) - low).astype(int) + 3
     depth = depth_map(q[:, :2] - low, q[:, 2], scene.faces, int(size[0]), int(size[1]))
@@ -245,13 +251,13 @@ def _shade(face, bary, vertices, faces, material, patch, patches, normals, slope
                 around, (x - around_frame[0]) / around_frame[2] - 0.5, (y - around_frame[1]) / around_frame[2] - 0.5
             )
             hidden = (
-                min(max((near - z - 0.5) / 11.0, 0.0), 1.0) * 0.45 + min(max((far - z - 0.5) / 22.0, 0.0), 1.0) * 0.35
+                min(max((near - z - 0.5) / 11.0, 0.0), 1.0) * 0.38 + min(max((far - z - 0.5) / 22.0, 0.0), 1.0) * 0.27
             )
             sky = (0.5 + 0.5 * nz) * (1.0 - hidden)
-            bounce = 0.10 * (1.0 - 0.5 * nz)
-            out[r, c, 0] = red * (sun_r * lit + 0.25 * sky + 0.9 * bounce)
-            out[r, c, 1] = green * (sun_g * lit + 0.285 * sky + 0.85 * bounce)
-            out[r, c, 2] = blue * (sun_b * lit + 0.35 * sky + 0.75 * bounce)
+            bounce = 0.17 * (1.0 - 0.6 * nz)
+            out[r, c, 0] = red * (sun_r * lit + 0.34 * sky + 0.9 * bounce)
+            out[r, c, 1] = green * (sun_g * lit + 0.375 * sky + 0.85 * bounce)
+            out[r, c, 2] = blue * (sun_b * lit + 0.44 * sky + 0.75 * bounce)
 
 
 def shade(s: Shaded, light: SunMap, seen: Fragments) -> NDArray[np.float32]:

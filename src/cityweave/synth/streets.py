@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
-from cityweave.synth.blocks import car, plant
 from cityweave.synth.layout import RIVER_HALF_M, SIDEWALK_M, Layout
 from cityweave.synth.noise import CODE_STREET, generator
+from cityweave.synth.planting import car, plant
 from cityweave.synth.scene import Builder, Label, Material
 
 
@@ -53,7 +55,7 @@ def street(b: Builder, layout: Layout, along_s: bool, i: int, j: int) -> None:
             d += rng.uniform(5.8, 6.6)
         if rng.random() < 0.75:  # traffic
             _car_at(b, layout, rng, along_s, line, side * 1.9, rng.uniform(start + 8.0, end - 8.0))
-        if avenue or rng.random() < 0.35:
+        if avenue or rng.random() < 0.5:
             for d in np.arange(start + 7.0, end - 6.0, rng.uniform(9.5, 14.0)):
                 if rng.random() < 0.8:
                     x = side * (width / 2 + 0.75)
@@ -78,7 +80,7 @@ def river(b: Builder, layout: Layout, i: int, j: int) -> None:
     t0, t1 = layout.line_t(j), layout.line_t(j + 1)
     middle = layout.river_line(i)
     steps = np.linspace(t0, t1, 9)
-    for a, c in zip(steps[:-1], steps[1:], strict=True):
+    for a, c in pairwise(steps):
         b.label(strip(layout, False, 0.0, a, c, s0, s1), Label.SIDEWALK)
         b.label(strip(layout, False, 0.0, a, c, s0 + SIDEWALK_M, s1 - SIDEWALK_M), Label.GRASS)
         for side in (-1.0, 1.0):

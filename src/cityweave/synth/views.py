@@ -13,7 +13,7 @@ from cityweave.render.rasterise import rasterise_pinhole
 from cityweave.synth.cameras import Pushbroom, ecef_of, fit_rpc
 from cityweave.synth.scene import Scene
 from cityweave.synth.sensor import downsample
-from cityweave.synth.shading import Shaded, SunMap, band_fragments, face_reach, shade
+from cityweave.synth.shading import Shaded, SunMap, band_fragments, face_reach, shade, turned
 
 BAND_LINES = 192  # output lines rendered at once
 NEAR_M = 2.0
@@ -111,10 +111,9 @@ def pinhole_radiance(
 ) -> NDArray[np.float32]:
     """`camera` in the scene's local frame."""
     scene, s = shaded.scene, supersample
-    points = (scene.vertices - camera.position) @ camera.rotation.T
-    seen = rasterise_pinhole(
-        points, scene.faces, camera.focal_px * s, camera.cx * s, camera.cy * s, camera.width * s, camera.height * s, NEAR_M
-    )  # fmt: skip
+    points = turned(scene.vertices - camera.position, camera.rotation)
+    lens = (camera.focal_px * s, camera.cx * s, camera.cy * s)
+    seen = rasterise_pinhole(points, scene.faces, *lens, camera.width * s, camera.height * s, NEAR_M)
     return downsample(shade(shaded, light, seen), camera.height, camera.width, blur_px, s)
 
 
