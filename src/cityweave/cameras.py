@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numba import njit
 
 from cityweave.errors import DataError, MissingCapability
 from cityweave.grid import Box
@@ -123,9 +123,19 @@ class RPC:
         return tags
 
 
-@njit(cache=True, inline="always")
-def project_poly(coefficients, centre, scale, x, y, z):  # type: ignore[no-untyped-def]
-    """Local metres to (u, v) through a `PolyCamera`'s arrays; for use inside kernels."""
+def __getattr__(name: str) -> Any:
+    """`project_poly` is compiled when first asked for: half the stages need cameras but not numba, slow to load."""
+    if name != "project_poly":
+        raise AttributeError(name)
+    from numba import njit
+
+    compiled = njit(cache=True, inline="always")(_project_poly)
+    globals()[name] = compiled
+    return compiled
+
+
+def _project_poly(coefficients, centre, scale, x, y, z):  # type: ignore[no-untyped-def]
+    """Local metres to (u, v) through a `PolyCamera`'s arrays; for use inside kernels, as `project_poly`."""
     a = (x - centre[0]) / scale[0]
     b = (y - centre[1]) / scale[1]
     c = (z - centre[2]) / scale[2]
