@@ -1,7 +1,6 @@
 """Paths, the tile list and what the rules share. Parsed by every job, so nothing heavy is imported here."""
 
 import json
-import os
 import sys
 from types import SimpleNamespace
 
@@ -21,8 +20,9 @@ from cityweave.plan import (
     texture_rings,
 )
 
-# The interpreter that runs Snakemake runs the jobs; a software environment puts its own in front of it.
-os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+# The interpreter that runs Snakemake runs the jobs, unless a software environment brings its own.
+if not workflow.deployment_settings.deployment_method:
+    shell.prefix(f"export PATH={Path(sys.executable).parent}:$PATH; ")
 
 
 def refuse(error):
