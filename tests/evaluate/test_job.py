@@ -82,7 +82,7 @@ def test_texture_figures(evaluated: Run) -> None:
 
 def test_pictures_leave_out_the_view_that_sees_too_little(evaluated: Run) -> None:
     folder = Manifest.read(evaluated.manifest_path("evaluate")).product("pictures")
-    assert sorted(path.name for path in folder.iterdir()) == ["maps.npz", "near.png"]
+    assert sorted(path.name for path in folder.iterdir()) == ["maps.npz", "near.jpg"]
 
 
 def test_cost_counts_only_what_makes_the_city(evaluated: Run) -> None:

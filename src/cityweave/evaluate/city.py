@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from cityweave.evaluate.surface import Triangles
 from cityweave.grid import Box, Tile
-from cityweave.io.textures import load_texture
-from cityweave.manifest import Manifest, Run
-from cityweave.mesh import SURFACE, TileMesh, load_levels
+from cityweave.manifest import Run
+from cityweave.mesh import SURFACE, TileMesh
 from cityweave.plan import city_tiles
+from cityweave.render.city import is_done, textured_tile, tile_levels, tiles_with
 from cityweave.render.textured import TexturedMesh
 
 T = TypeVar("T")
@@ -44,16 +44,13 @@ class City:
         self.run = run
         self.origin = origin
         self.tiles = city_tiles(run.config)
-        self.with_mesh = [tile for tile in self.tiles if self._is_done("mesh", tile)]
-        self.with_texture = [tile for tile in self.with_mesh if self._is_done("texture", tile)]
+        self.with_mesh = tiles_with(run, "mesh")
+        self.with_texture = [tile for tile in self.with_mesh if is_done(run, "texture", tile)]
         columns = len({tile.i for tile in self.tiles})
         self.window = 2 * columns + 5  # tiles held at a time when each is visited with its neighbours, row by row
         self._meshes = Recent(self.window)
+        self._surfaces = Recent(self.window)
         self._textures = Recent(self.window)
-
-    def _is_done(self, name: str, tile: Tile) -> bool:
-        path = self.run.manifest_path(name, tile)
-        return path.is_file() and Manifest.read(path).quarantined is None
 
     def scored_box(self, tile: Tile) -> Box | None:
         """The tile's part of the city, in metres from `origin`. The city may end inside a tile."""
@@ -72,31 +69,20 @@ class City:
     def mesh(self, tile: Tile) -> TileMesh:
         """The finest level of detail."""
 
-        def load() -> TileMesh:
-            return load_levels(Manifest.read(self.run.manifest_path("mesh", tile)).product("mesh"))[0]
-
-        return self._meshes.get(tile, load)
+        return self._meshes.get(tile, lambda: tile_levels(self.run, tile)[0])
 
     def surface(self, tile: Tile) -> Triangles:
         """The SURFACE part alone, without rim and bottom."""
-        mesh = self.mesh(tile)
-        faces = mesh.faces[mesh.part == SURFACE]
-        return Triangles(mesh.world() - self.origin, mesh.ids, faces, np.zeros(len(faces), np.uint8))
+
+        def make() -> Triangles:
+            mesh = self.mesh(tile)
+            faces = mesh.faces[mesh.part == SURFACE]
+            return Triangles(mesh.world() - self.origin, mesh.ids, faces, np.zeros(len(faces), np.uint8))
+
+        return self._surfaces.get(tile, make)
 
     def textured(self, tile: Tile) -> TexturedMesh:
-        def load() -> TexturedMesh:
-            mesh = self.mesh(tile)
-            texture = load_texture(Manifest.read(self.run.manifest_path("texture", tile)).product("texture"))
-            shown = mesh.part == SURFACE
-            return TexturedMesh(
-                mesh.world() - self.origin,
-                mesh.faces[shown],
-                texture.uv[0][shown],
-                texture.colour,
-                texture.provenance,
-            )
-
-        return self._textures.get(tile, load)
+        return self._textures.get(tile, lambda: textured_tile(self.run, tile, self.origin, mesh=self.mesh(tile)))
 
     def neighbours(self, tile: Tile, among: list[Tile]) -> list[Tile]:
         """Those of the eight around it that are there."""

@@ -77,9 +77,7 @@ class HeightMaps:
 
     def save(self, path: Path) -> None:
         with path.open("wb") as file:
-            np.savez_compressed(
-                file, step=np.asarray(self.step), truth=self.truth, error=self.error, source=self.source
-            )
+            np.savez(file, step=np.asarray(self.step), truth=self.truth, error=self.error, source=self.source)
 
 
 def dsm_figures(run: Run, truth: Truth) -> tuple[dict[str, Any], dict[str, str], HeightMaps]:

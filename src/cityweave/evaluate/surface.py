@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from cityweave.evaluate.sampling import face_normals, sample_faces
@@ -14,10 +15,23 @@ from cityweave.grid import Box
 
 THRESHOLDS_M = (0.5, 1.0, 2.0, 3.6)
 CAP_M = 20.0  # a point without a neighbour within this counts as that far away
-OCCLUDERS_M = 64.0  # what may stand between a point and the sky
+OCCLUDERS_M = 40.0  # within this, what may stand between a point and the sky
 OTHER, ROOF, GROUND, FACADE = 0, 1, 2, 3
 CLASSES = {"roof": ROOF, "ground": GROUND, "facade": FACADE}
 STEEP = 0.35  # |z| of the normal under which a face is a facade (about 70 degrees)
+
+
+@njit(cache=True)
+def _meets(points, faces, xmin, ymin, xmax, ymax):  # type: ignore[no-untyped-def]
+    out = np.empty(faces.shape[0], np.bool_)
+    for f in range(faces.shape[0]):
+        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+        x0, x1, x2 = points[a, 0], points[b, 0], points[c, 0]
+        y0, y1, y2 = points[a, 1], points[b, 1], points[c, 1]
+        out[f] = (
+            max(x0, x1, x2) >= xmin and min(x0, x1, x2) <= xmax and max(y0, y1, y2) >= ymin and min(y0, y1, y2) <= ymax
+        )
+    return out
 
 
 @dataclass(frozen=True)
@@ -31,9 +45,7 @@ class Triangles:
 
     def near(self, box: Box) -> Triangles:
         """Faces whose bounding box in plan meets the box; vertices are kept."""
-        corners = self.points[:, :2][self.faces]
-        low, high = corners.min(axis=1), corners.max(axis=1)
-        keep = (high[:, 0] >= box.xmin) & (low[:, 0] <= box.xmax) & (high[:, 1] >= box.ymin) & (low[:, 1] <= box.ymax)
+        keep = _meets(self.points, self.faces, *box.as_tuple())
         return Triangles(self.points, self.ids, self.faces[keep], self.label[keep])
 
     @staticmethod

@@ -13,13 +13,13 @@ from cityweave.evaluate.city import City
 from cityweave.evaluate.texture import PLAN_PIXEL_M, TextureScore, core_mask, seam_step
 from cityweave.evaluate.truth import Truth
 from cityweave.grid import Tile
-from cityweave.io.textures import save_png
 from cityweave.render.textured import Frame, MapView, render
 
 _SAMPLES = 2  # per pixel and axis
 _MAX_PLAN_PX = 4096
 _SHOWN_WIDTH_PX = 640
 _MAX_PAIRS = 8
+_JPEG_QUALITY = 88
 
 
 def tiles_in_view(city: City, camera: Pinhole, heights_m: tuple[float, float]) -> list[Tile]:
@@ -40,7 +40,7 @@ def tiles_in_view(city: City, camera: Pinhole, heights_m: tuple[float, float]) -
 
 
 def texture_figures(city: City, truth: Truth, pictures: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Writes `{view}.png` (truth beside ours) into `pictures` for the first views that count."""
+    """Writes `{view}.jpg` (truth beside ours) into `pictures` for the first views that count."""
     names = ("psnr", "ssim", "scored_share", "observed_share", "seam_step")
     if not city.with_texture:
         return dict.fromkeys(names), dict.fromkeys(names, "no tile has a texture")
@@ -55,7 +55,7 @@ def texture_figures(city: City, truth: Truth, pictures: Path) -> tuple[dict[str,
             frame = render(meshes, view.camera, _SAMPLES)
             true = view.pixels()
             if score.add(view.name, frame, true, scored) and shown < _MAX_PAIRS:
-                save_png(pictures / f"{view.name}.png", side_by_side(true, frame.averaged()))
+                save_jpeg(pictures / f"{view.name}.jpg", side_by_side(true, frame.averaged()))
                 shown += 1
     figures, reasons = score.figures()
     if not views:
@@ -65,6 +65,12 @@ def texture_figures(city: City, truth: Truth, pictures: Path) -> tuple[dict[str,
     if step is None:
         reasons["seam_step"] = reason
     return figures, reasons
+
+
+def save_jpeg(path: Path, picture: NDArray[np.uint8]) -> None:
+    from PIL import Image
+
+    Image.fromarray(picture).save(path, format="JPEG", quality=_JPEG_QUALITY, subsampling=0)
 
 
 def side_by_side(true: NDArray[np.uint8], ours: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -42,31 +42,43 @@ class DepthMap:
 
 
 def depth_map(
-    points_nx3: NDArray[Any], faces_mx3: NDArray[Any], forward: NDArray[np.float64], pixel_m: float
+    points: NDArray[np.float64],
+    sides: NDArray[np.float64],
+    faces: NDArray[np.int32],
+    forward: NDArray[np.float64],
+    pixel_m: float,
 ) -> DepthMap:
+    """`sides` (2, 3): lowest and highest coordinates. The box's corners bound the picture: cheaper than the points."""
     helper = np.array([0.0, 1.0, 0.0]) if abs(forward[2]) > 0.999 else np.array([0.0, 0.0, 1.0])
     right = np.cross(forward, helper)
     right /= np.linalg.norm(right)
     axes = np.stack([right, np.cross(forward, right), forward])
-    seen = np.asarray(points_nx3, np.float64) @ axes.T
+    corners = np.array([[sides[i, 0], sides[j, 1], sides[k, 2]] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
+    seen = corners @ axes.T
     low, high = seen.min(axis=0), seen.max(axis=0)
     pixel = max(pixel_m, float((high - low)[:2].max()) / _MAX_SIDE_PX)
     width, height = (int(np.ceil(side / pixel)) + 1 for side in (high - low)[:2])
     depth = np.full((height, width), np.inf, np.float32)
-    _fill_depth(seen, np.ascontiguousarray(faces_mx3, np.int32), low, pixel, depth)
+    _fill_depth(points, faces, axes, low, 1.0 / pixel, depth)
     return DepthMap(axes, low, pixel, depth)
 
 
 @njit(cache=True)
-def _fill_depth(seen, faces, low, pixel, depth):  # type: ignore[no-untyped-def]
+def _fill_depth(points, faces, axes, low, inv, depth):  # type: ignore[no-untyped-def]
     """Depth alone, both sides of every face, edges included: half the work of the common rasteriser."""
     height, width = depth.shape
-    inv = 1.0 / pixel
+    n = points.shape[0]
+    seen = np.empty((n, 3))
+    for p in range(n):
+        x, y, z = points[p, 0], points[p, 1], points[p, 2]
+        seen[p, 0] = (axes[0, 0] * x + axes[0, 1] * y + axes[0, 2] * z - low[0]) * inv - 0.5
+        seen[p, 1] = (axes[1, 0] * x + axes[1, 1] * y + axes[1, 2] * z - low[1]) * inv - 0.5
+        seen[p, 2] = axes[2, 0] * x + axes[2, 1] * y + axes[2, 2] * z - low[2]
     for f in range(faces.shape[0]):
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-        x0, y0 = (seen[a, 0] - low[0]) * inv - 0.5, (seen[a, 1] - low[1]) * inv - 0.5
-        x1, y1 = (seen[b, 0] - low[0]) * inv - 0.5, (seen[b, 1] - low[1]) * inv - 0.5
-        x2, y2 = (seen[c, 0] - low[0]) * inv - 0.5, (seen[c, 1] - low[1]) * inv - 0.5
+        x0, y0, z0 = seen[a, 0], seen[a, 1], seen[a, 2]
+        x1, y1, z1 = seen[b, 0], seen[b, 1], seen[b, 2]
+        x2, y2, z2 = seen[c, 0], seen[c, 1], seen[c, 2]
         c_lo, c_hi = int(np.ceil(min(x0, x1, x2))), int(np.floor(max(x0, x1, x2)))
         r_lo, r_hi = int(np.ceil(min(y0, y1, y2))), int(np.floor(max(y0, y1, y2)))
         if c_lo > c_hi or r_lo > r_hi:
@@ -75,7 +87,6 @@ def _fill_depth(seen, faces, low, pixel, depth):  # type: ignore[no-untyped-def]
         if abs(area) < 1e-12:
             continue
         s = 1.0 / area
-        z0, z1, z2 = seen[a, 2] - low[2], seen[b, 2] - low[2], seen[c, 2] - low[2]
         for r in range(max(r_lo, 0), min(r_hi, height - 1) + 1):
             for q in range(max(c_lo, 0), min(c_hi, width - 1) + 1):
                 w0 = ((x1 - q) * (y2 - r) - (y1 - r) * (x2 - q)) * s
@@ -117,10 +128,12 @@ class Hemisphere:
     """Depth maps of one scene, made once and asked for many sets of points."""
 
     def __init__(self, points_nx3: NDArray[Any], faces_mx3: NDArray[Any], pixel_m: float = 0.5) -> None:
-        # Depth maps are float32: count from the middle of the scene.
-        self.offset = np.asarray(points_nx3, np.float64).mean(axis=0)
-        local = np.asarray(points_nx3, np.float64) - self.offset
-        self.maps = [depth_map(local, faces_mx3, forward, pixel_m) for forward in directions()]
+        # Depth maps are float32: count from within the scene.
+        self.offset = np.asarray(points_nx3[0], np.float64)
+        points = np.asarray(points_nx3, np.float64) - self.offset
+        sides = np.array([[c.min() for c in points.T], [c.max() for c in points.T]])
+        faces = np.ascontiguousarray(faces_mx3, np.int32)
+        self.maps = [depth_map(points, sides, faces, forward, pixel_m) for forward in directions()]
 
     def reaches(self, points_kx3: NDArray[Any], owner_k: NDArray[Any], normals_mx3: NDArray[Any]) -> NDArray[np.bool_]:
         """Whether light reaches each point; `owner_k` names its face in `normals_mx3` (outward)."""
