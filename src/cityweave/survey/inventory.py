@@ -46,15 +46,8 @@ class Place:
         return float(lon[0]), float(lat[0]), float(height[0])
 
 
-@dataclass(frozen=True)
-class Decimated:
-    """A view made small: `values` (band, row, col) float32, NaN = invalid; each pixel covers `step` of the image's."""
-
-    values: np.ndarray
-    step: tuple[float, float]  # (u, v)
-
-
-def decimate(dataset: DatasetReader, longest_px: int) -> Decimated:
+def decimate(dataset: DatasetReader, longest_px: int) -> np.ndarray:
+    """(band, row, col) float32 of the whole picture made small, NaN = invalid."""
     from rasterio.enums import Resampling
 
     factor = max(1.0, max(dataset.width, dataset.height) / longest_px)
@@ -65,7 +58,7 @@ def decimate(dataset: DatasetReader, longest_px: int) -> Decimated:
     if dataset.nodata is not None:
         values[:, (values == np.float32(dataset.nodata)).all(axis=0)] = np.nan
     values[:, ~np.isfinite(values).all(axis=0)] = np.nan
-    return Decimated(values, (dataset.width / cols, dataset.height / rows))
+    return values
 
 
 def band_statistics(values: np.ndarray) -> list[dict[str, float | None]]:
@@ -98,35 +91,32 @@ def saturation_of(dataset: DatasetReader) -> float | None:
     return float(largest) if largest in {2**bits - 1 for bits in SATURATING_BITS} else None
 
 
-def describe_view(source: ViewSource, place: Place) -> tuple[dict[str, Any], Decimated]:
-    with open_raster(source.path) as dataset:
-        rpc = read_rpc(dataset)
-        size = (dataset.width, dataset.height)
-        small = decimate(dataset, DECIMATED_PX)
-        lon, lat, height = place.middle_geodetic()
-        to_ground = ground_from_geodetic(place.crs)
-        outline = to_ground(*outline_on_ground(rpc, size, height), np.full(32, height))
-        tags = {key.upper(): value for key, value in dataset.tags(ns="RPC").items()}
-        entry: dict[str, Any] = {
-            "name": source.name,
-            "file": source.path.name,
-            "sha256": content_hash(source.path),
-            "mask_sha256": content_hash(source.mask) if source.mask else None,
-            "size_px": list(size),
-            "bands": len(picture_bands(dataset)),
-            "dtype": dataset.dtypes[0],
-            "nodata": None if dataset.nodata is None else str(dataset.nodata),
-            "saturation": saturation_of(dataset),
-            "gsd_m": round(_gsd(rpc, size, height, place), 4),
-            "footprint_m": [[round(float(x), 2), round(float(y), 2)] for x, y in zip(*outline[:2], strict=True)],
-            "rpc": rpc_to_json(rpc),
-            "rpc_heights_m": [rpc.height_off - abs(rpc.height_scale), rpc.height_off + abs(rpc.height_scale)],
-            "rpc_error_m": {key.lower(): _error(tags.get(key)) for key in ("ERR_BIAS", "ERR_RAND")},
-            "statistics": band_statistics(small.values),
-            **view_angles(rpc, to_ground, (lon, lat, height)),
-            **view_metadata(dataset),
-        }
-    return entry, small
+def describe_view(source: ViewSource, dataset: DatasetReader, place: Place) -> dict[str, Any]:
+    rpc = read_rpc(dataset)
+    size = (dataset.width, dataset.height)
+    lon, lat, height = place.middle_geodetic()
+    to_ground = ground_from_geodetic(place.crs)
+    outline = to_ground(*outline_on_ground(rpc, size, height), np.full(32, height))
+    tags = {key.upper(): value for key, value in dataset.tags(ns="RPC").items()}
+    return {
+        "name": source.name,
+        "file": source.path.name,
+        "sha256": content_hash(source.path),
+        "mask_sha256": content_hash(source.mask) if source.mask else None,
+        "size_px": list(size),
+        "bands": len(picture_bands(dataset)),
+        "dtype": dataset.dtypes[0],
+        "nodata": None if dataset.nodata is None else str(dataset.nodata),
+        "saturation": saturation_of(dataset),
+        "gsd_m": round(_gsd(rpc, size, height, place), 4),
+        "footprint_m": [[round(float(x), 2), round(float(y), 2)] for x, y in zip(*outline[:2], strict=True)],
+        "rpc": rpc_to_json(rpc),
+        "rpc_heights_m": [rpc.height_off - abs(rpc.height_scale), rpc.height_off + abs(rpc.height_scale)],
+        "rpc_error_m": {key.lower(): _error(tags.get(key)) for key in ("ERR_BIAS", "ERR_RAND")},
+        "statistics": band_statistics(decimate(dataset, DECIMATED_PX)),
+        **view_angles(rpc, to_ground, (lon, lat, height)),
+        **view_metadata(dataset),
+    }
 
 
 def _error(text: str | None) -> float | None:
@@ -161,7 +151,7 @@ def describe_ortho(source: OrthoSource, place: Place) -> dict[str, Any]:
             "nodata": None if dataset.nodata is None else str(dataset.nodata),
             "gsd_m": round(native_gsd_m(source.path, place.crs), 4),
             "footprint_m": _rounded(outline),
-            "statistics": band_statistics(decimate(dataset, DECIMATED_PX).values),
+            "statistics": band_statistics(decimate(dataset, DECIMATED_PX)),
         }
 
 
@@ -178,7 +168,7 @@ def describe_heights(source: RasterSource, place: Place) -> dict[str, Any]:
             "size_px": [dataset.width, dataset.height],
             "gsd_m": round(native_gsd_m(source.path, place.crs, source.crs), 4),
             "footprint_m": _rounded(outline),
-            "statistics": band_statistics(decimate(dataset, DECIMATED_PX).values),
+            "statistics": band_statistics(decimate(dataset, DECIMATED_PX)),
         }
 
 

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from cityweave.aoi import rpc_from_json
 from cityweave.cameras import geodetic_transform
 from cityweave.config import Config, SourcesConfig
 from cityweave.grid import CellGrid
 from cityweave.io.heights import read_heights
 from cityweave.io.pointcloud import is_point_cloud
+from cityweave.io.raster import open_raster
+from cityweave.io.satellite import read_rpc
 from cityweave.manifest import Products, Run, run_job
 from cityweave.plan import base_folder, resolved_sources, vertical_grid
 from cityweave.survey.envelope import WINDOW_M, envelopes, terrain_grid
@@ -81,9 +82,9 @@ def _views(
     heights = _terrain(config, sources, grid)
     views, samples = [], {}
     for source in sources.views:
-        view, small = describe_view(source, place)
-        views.append(view)
-        samples[source.name] = sample_view(small, rpc_from_json(view["rpc"]), place, grid, heights)
+        with open_raster(source.path) as dataset:
+            views.append(describe_view(source, dataset, place))
+            samples[source.name] = sample_view(dataset, read_rpc(dataset), place, grid, heights)
     if not views:
         return [], {}
     reference = reference_view(views)
