@@ -18,6 +18,7 @@ from cityweave.cameras import Pinhole, ToGeodetic, geodetic_transform
 from cityweave.config import Config, SynthConfig, SynthView
 from cityweave.errors import ConfigError
 from cityweave.grid import Box, CellGrid
+from cityweave.io.satellite import DISPLAY_TAG
 from cityweave.manifest import Products, Run, run_job
 from cityweave.plan import vertical_grid
 from cityweave.synth import files, sensor, views
@@ -169,6 +170,7 @@ class Studio:
             "OFF_NADIR": f"{angles['off_nadir_deg']:.3f}",
             "INCIDENCE": f"{angles['incidence_deg']:.3f}",
             "BITS": "11",
+            DISPLAY_TAG: f"0 {255 * sensor.DN_PER_GREY:g}",
             "RPC_ERROR_PX": f"{placed.rpc_error_px:.5f}",
         }
         files.write_view(self.folder / "views" / f"{view.name}.tif", dn, placed.rpc, tags)
