@@ -113,14 +113,10 @@ def crossings(h, first_x, first_y, step, z, wx, wy, beta, centred, softness):  #
             fy = first_y + r * step
             if wx[r, c]:
                 mid = 0.5 * (z[r, c] + z[r, c + 1])
-                cx[r, c] = _crossing(
-                    h, fx, fy, step, 0.0, mid, z[r, c] < z[r, c + 1], beta, centred, softness, w, hv
-                )
+                cx[r, c] = _crossing(h, fx, fy, step, 0.0, mid, z[r, c] < z[r, c + 1], beta, centred, softness, w, hv)
             if wy[r, c]:
                 mid = 0.5 * (z[r, c] + z[r + 1, c])
-                cy[r, c] = _crossing(
-                    h, fx, fy, 0.0, step, mid, z[r, c] < z[r + 1, c], beta, centred, softness, w, hv
-                )
+                cy[r, c] = _crossing(h, fx, fy, 0.0, step, mid, z[r, c] < z[r + 1, c], beta, centred, softness, w, hv)
     return cx, cy
 
 
@@ -128,8 +124,8 @@ def crossings(h, first_x, first_y, step, z, wx, wy, beta, centred, softness):  #
 def place(wx, wy, cx, cy, live, rounds):  # type: ignore[no-untyped-def]
     """Offset of each cell's vertex from its centre, in cells.
 
-    First the mean of its wall crossings; then `rounds` of smoothing along the wall, each vertex towards the middle of its
-    two neighbours, kept inside the cell: what the lattice turned into stairs becomes a straight line again.
+    First the mean of its wall crossings; then `rounds` of smoothing along the wall, each vertex towards the middle of
+    its two neighbours, kept inside the cell: what the lattice turned into stairs becomes a straight line again.
     Junctions, wall ends and the rim stay.
     """
     rows, cols = wx.shape

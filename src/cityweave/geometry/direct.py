@@ -38,9 +38,9 @@ TRUST_SIGMA_M = 0.5  # a pixel this certain, or more, has full weight
 class FitSettings:
     steps: int = 60
     lr_m: float = 0.4
-    tv: float = 0.4  # pixels, per metre between two nodes
+    tv: float = 0.6  # pixels, per metre between two nodes
     laplacian: float = 0.02  # pixels per metre
-    normal_tv: float = 0.3  # pixels x metres per radian
+    normal_tv: float = 0.5  # pixels x metres per radian
     jump_m: float = 1.5  # nodes further apart than this are on two sides of a wall
     tolerance_m: float = 2e-4  # mean step below which the fit has converged
 

@@ -63,8 +63,10 @@ class Lattice:
     def window(self, i0: int, j0: int, cols: int, rows: int) -> Lattice:
         r, c = j0 - self.j0, i0 - self.i0
         if r < 0 or c < 0 or r + rows > self.h.shape[0] or c + cols > self.h.shape[1]:
-            raise ValueError(f"window {cols}x{rows} at ({i0}, {j0}) is outside a lattice {self.h.shape[::-1]} "
-                             f"at ({self.i0}, {self.j0})")
+            raise ValueError(
+                f"window {cols}x{rows} at ({i0}, {j0}) is outside a lattice {self.h.shape[::-1]} "
+                f"at ({self.i0}, {self.j0})"
+            )
         return Lattice(self.h[r : r + rows, c : c + cols], i0, j0, self.pitch_m)
 
 
@@ -200,6 +202,7 @@ def heights(lattice: Lattice, shape: FieldShape, x, y) -> np.ndarray:  # type: i
 
 def values(lattice: Lattice, shape: FieldShape, x, y, z) -> np.ndarray:  # type: ignore[no-untyped-def]
     """s at the points (x, y, z); in (-1, 1), negative below the surface."""
+    x, y, z = np.broadcast_arrays(*(np.asarray(a, float) for a in (x, y, z)))
     fx, fy, dims = _node_units(lattice, x, y)
-    z = np.ascontiguousarray(np.broadcast_to(np.asarray(z, float), dims).ravel())
+    z = np.ascontiguousarray(z.ravel())
     return _values(lattice.h, fx, fy, z, shape.beta, shape.centred, shape.softness_m).reshape(dims)

@@ -7,6 +7,7 @@ first node, the range `nodes` (i0, j0, i1, j1) that the division owns, and `pitc
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,8 +18,8 @@ from cityweave.geometry.blend import FittedDivision, gather
 from cityweave.geometry.field import FieldShape, Lattice
 from cityweave.geometry.simplify import simplify
 from cityweave.geometry.solid import close
-from cityweave.geometry.surface import LATTICE_RING, POINT_RING, SurfaceSettings, extract
-from cityweave.grid import DIVISIONS, CellGrid, Tile
+from cityweave.geometry.surface import LATTICE_RING, SurfaceSettings, extract
+from cityweave.grid import DIVISIONS, Box, CellGrid, Tile
 from cityweave.manifest import Manifest, Products, Run, run_job
 from cityweave.mesh import TileMesh, save_levels
 from cityweave.plan import city_tiles, dsm_box
@@ -70,7 +71,9 @@ def fit_division(config: Config, tile: Tile, division: int, dsm: Path) -> tuple[
     box = tile.division(division)
     halo = 2 * _ramp(settings) + 4
     i0, j0, i1, j1 = (round(edge / pitch_m) for edge in box.as_tuple())
-    target, sigma, source = _read_heights(dsm, CellGrid.covering(dsm_box(config, tile), gsd_m), box.grow(halo * pitch_m))
+    target, sigma, source = _read_heights(
+        dsm, CellGrid.covering(dsm_box(config, tile), gsd_m), box.grow(halo * pitch_m)
+    )
     if not np.isfinite(target).any():
         raise Quarantine(f"{tile.name}: the height model of division {division} is empty")
     lattice, steps = direct.fit(
@@ -130,16 +133,18 @@ def _ramp(settings: GeometryConfig) -> int:
     return round(settings.blend_m / settings.pitch_m / 2)
 
 
-def _read_heights(path: Path, grid: CellGrid, box) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # type: ignore[no-untyped-def]
+def _read_heights(path: Path, grid: CellGrid, box: Box) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """dsm, sigma and source of the cells under `box`, rows ascending."""
     import zarr
 
     group = zarr.open_group(path, mode="r")
-    dsm = group["dsm"]
-    if dsm.shape != grid.shape:
-        raise DataError(f"{path}: the height model has {dsm.shape} cells, {grid.shape} are needed for the tile and halo")
     window = grid.window_of(CellGrid.covering(box, grid.gsd_m))
-    layers = [np.asarray(group[name][window])[::-1] for name in ("dsm", "sigma", "source")]
+    layers = []
+    for name in ("dsm", "sigma", "source"):
+        array: Any = group[name]
+        if array.shape != grid.shape:
+            raise DataError(f"{path}: {name} has {array.shape} cells, the tile and its halo need {grid.shape}")
+        layers.append(np.asarray(array[window])[::-1])
     return layers[0], layers[1], layers[2]
 
 

@@ -5,9 +5,9 @@ a lattice edge across a jump is a *wall edge*. Every dual cell is one vertical *
 (connected over edges that are no walls), each layer is a vertex, all at the same (x, y). Every point becomes a quad of
 the four columns round it, every wall edge a vertical polygon between the two columns beside it.
 
-The non-vertical faces (`Patch.tri`) are a planar triangulation of the columns with a layer at every corner; walls follow
-from it: an edge whose two faces disagree about the layers carries a wall (`wall_strips`, `strip_faces`). That holds
-before and after simplification, and it is why the mesh is manifold by id whatever the heights are.
+The non-vertical faces (`Patch.tri`) are a planar triangulation of the columns with a layer at every corner; walls
+follow from it: an edge whose two faces disagree about the layers carries a wall (`wall_strips`, `strip_faces`). That
+holds before and after simplification, and it is why the mesh is manifold by id whatever the heights are.
 
 A point's quad belongs to the tile whose half-open core holds the point, a wall to the owner of its lower-index point.
 """
