@@ -1,0 +1,194 @@
+"""The dsm job: heights of a tile from the views of its AOI, as one Zarr group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cityweave.aoi import Aoi, ViewLayer
+from cityweave.cameras import fit_local, geodetic_transform
+from cityweave.config import Config
+from cityweave.dsm.ground import ground_heights
+from cityweave.dsm.reconstruct import reconstruct
+from cityweave.dsm.views import SweepView, luminance
+from cityweave.errors import DataError, Quarantine
+from cityweave.grid import Box, CellGrid, Tile
+from cityweave.manifest import Manifest, Products, Run, run_job
+from cityweave.plan import halos_m, vertical_grid
+
+MIN_COVER = 0.05  # share of the tile that a view must show to be worth its time
+MIN_MEASURED = 0.02  # a tile with less is no height model
+_MEANING = {
+    "dsm": "height of the surface",
+    "dtm": "height of the ground",
+    "sigma": "standard deviation of dsm",
+    "count": "views that see the cell and agree about it",
+    "source": "0 none, 1 measured, 2 filled",
+}
+
+
+def run(run: Run, tile: Tile) -> None:
+    ingest = run.manifest_path("ingest", tile)
+
+    def work(products: Products) -> None:
+        manifest = Manifest.read(ingest)
+        if manifest.quarantined:
+            raise Quarantine(manifest.quarantined)
+        aoi = Aoi(manifest.product("aoi"))
+        grid, layers, notes = tile_heights(run.config, tile, aoi)
+        with products.path("dsm", ".zarr") as path:
+            write_heights(path, grid, layers, aoi)
+        products.notes |= notes
+
+    run_job(run, "dsm", work, tile=tile, inputs={"ingest": ingest})
+
+
+def tile_heights(
+    config: Config, tile: Tile, aoi: Aoi
+) -> tuple[CellGrid, dict[str, np.ndarray], dict[str, Any]]:
+    """Layers over core and geometry halo, absolute heights, and facts for the manifest."""
+    settings, halos = config.dsm, halos_m(config)
+    box = tile.core.grow(halos["dsm"])
+    corner_m = (tile.core.xmin, tile.core.ymin, aoi.z0_m)
+    low, high = (float(height) - aoi.z0_m for height in aoi.attributes["heights_m"])
+    views, refused = usable_views(config, aoi, box, corner_m)
+    if len(views) < 2:
+        raise Quarantine(
+            f"{tile.name}: {len(views)} usable view(s), heights need 2; {'; '.join(refused) or 'the AOI has no more'}"
+        )
+    matching = CellGrid.covering(box, settings.gsd_m)
+    model = reconstruct(views, _moved(matching, tile), (low, high), settings)
+    output = CellGrid.covering(tile.core.grow(halos["geometry"]), settings.gsd_m)
+    if model.measured_share < MIN_MEASURED:
+        raise Quarantine(
+            f"{tile.name}: only {model.measured_share:.1%} of its cells could be measured from "
+            f"{len(views)} views; {MIN_MEASURED:.0%} are needed"
+        )
+    ground = ground_heights(
+        model.dsm, settings.gsd_m, settings.ground_window_m, settings.ground_slope, settings.ground_step_m
+    )
+    z0 = np.float32(aoi.z0_m)
+    layers = {
+        "dsm": model.dsm + z0,
+        "dtm": ground + z0,
+        "sigma": model.sigma,
+        "count": model.count,
+        "source": model.source,
+    }
+    window = matching.window_of(output)
+    layers = {name: np.ascontiguousarray(layer[window]) for name, layer in layers.items()}
+    return output, layers, _notes(layers, views, refused)
+
+
+def _moved(grid: CellGrid, tile: Tile) -> CellGrid:
+    """The same cells counted from the tile's lower-left corner, which is a multiple of the cell size."""
+    gsd = grid.gsd_m
+    return CellGrid(
+        grid.col0 - round(tile.core.xmin / gsd), grid.row0 - round(tile.core.ymin / gsd), grid.cols, grid.rows, gsd
+    )
+
+
+def _notes(layers: Mapping[str, np.ndarray], views: list[SweepView], refused: list[str]) -> dict[str, Any]:
+    measured = layers["source"] == 1
+    return {
+        "views": [view.name for view in views],
+        "left_out": refused,
+        "measured_share": round(float(measured.mean()), 4),
+        "mean_count": round(float(layers["count"][measured].mean()), 2) if measured.any() else None,
+        "median_sigma_m": round(float(np.median(layers["sigma"][measured])), 3) if measured.any() else None,
+    }
+
+
+def usable_views(
+    config: Config, aoi: Aoi, box: Box, corner_m: tuple[float, float, float]
+) -> tuple[list[SweepView], list[str]]:
+    """The AOI's views with cameras in tile-local metres, and why the others are left out."""
+    to_geodetic = geodetic_transform(config.city.crs, vertical_grid(config.city.vertical))
+    heights = tuple(map(float, aoi.attributes["heights_m"]))
+    usable, refused = [], []
+    for name in aoi.views:
+        layer = aoi.view(name)
+        try:
+            camera = fit_local(layer.rpc, to_geodetic, box, heights, corner_m)
+        except DataError as error:
+            raise DataError(f"view {name}: {error}") from error
+        view = SweepView(name, *_pixels(layer), camera)
+        cover = _cover(view, box, corner_m, sum(heights) / 2 - corner_m[2])
+        if not view.valid.any():
+            refused.append(f"{name} has no valid pixel there")
+        elif cover < MIN_COVER:
+            refused.append(f"{name} shows {cover:.0%} of it, {MIN_COVER:.0%} are needed")
+        else:
+            usable.append(view)
+    return usable, refused
+
+
+def _pixels(layer: ViewLayer) -> tuple[np.ndarray, np.ndarray]:
+    """Luminance and validity; a pixel that is NaN in any band is not valid, declared or not."""
+    grey = luminance(layer.image)
+    return grey, layer.valid & np.isfinite(grey)
+
+
+def _cover(view: SweepView, box: Box, corner_m: tuple[float, float, float], z_m: float) -> float:
+    """Share of the box that has a valid pixel, on a coarse raster at one height."""
+    x = np.linspace(box.xmin, box.xmax, 33) - corner_m[0]
+    y = np.linspace(box.ymin, box.ymax, 33) - corner_m[1]
+    u, v = view.camera.project(x[None, :], y[:, None], np.full((1, 1), z_m))
+    rows, cols = view.image.shape
+    inside = (u >= 0) & (v >= 0) & (u < cols) & (v < rows)
+    shown = view.valid[np.clip(v, 0, rows - 1).astype(int), np.clip(u, 0, cols - 1).astype(int)]
+    return float((inside & shown).mean())
+
+
+def write_heights(path: Path, grid: CellGrid, layers: Mapping[str, np.ndarray], aoi: Aoi) -> None:
+    """One flat Zarr v3 group that plain xarray opens; one shard an array."""
+    import warnings
+
+    import zarr
+    from zarr.codecs import ZstdCodec
+
+    root = zarr.create_group(
+        path,
+        attributes={
+            "crs_wkt": aoi.crs_wkt,
+            "vertical": aoi.attributes["vertical"],
+            "gsd_m": grid.gsd_m,
+            "cells": [grid.col0, grid.row0, grid.cols, grid.rows],
+        },
+    )
+
+    def write(name: str, values: np.ndarray, dims: tuple[str, ...], attributes: dict[str, Any]) -> None:
+        chunks = tuple(min(512, n) for n in values.shape)
+        array = root.create_array(
+            name,
+            shape=values.shape,
+            dtype=values.dtype,
+            chunks=chunks,
+            shards=tuple(-(-n // c) * c for n, c in zip(values.shape, chunks, strict=True)),
+            compressors=ZstdCodec(level=1),
+            dimension_names=dims,
+            fill_value=np.nan if values.dtype.kind == "f" and len(dims) == 2 else None,
+            attributes=attributes,
+            config={"write_empty_chunks": True},
+        )
+        array[...] = values
+
+    on_ground = {"grid_mapping": "spatial_ref", "coordinates": "spatial_ref"}
+    for name, layer in layers.items():
+        units = {"units": "m"} if layer.dtype.kind == "f" else {}
+        write(name, layer, ("y", "x"), {**on_ground, **units, "long_name": _MEANING[name]})
+    for axis, values in (("x", grid.x_centres), ("y", grid.y_centres)):
+        write(axis, values, (axis,), {"units": "metre", "standard_name": f"projection_{axis}_coordinate"})
+    t = grid.transform
+    spatial_ref = {
+        "crs_wkt": aoi.crs_wkt,
+        "GeoTransform": " ".join(repr(float(number)) for number in (t.c, t.a, t.b, t.f, t.d, t.e)),
+    }
+    array = root.create_array("spatial_ref", shape=(), dtype="int64", attributes=spatial_ref)
+    array[...] = 0
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
+        zarr.consolidate_metadata(root.store, zarr_format=3)

@@ -1,0 +1,133 @@
+"""Semi-global matching over a cost volume whose cells each have their own range of heights.
+
+The volume is stored as rows of a sparse matrix: cell i (row-major) holds heights `low[i] .. low[i] + n_i - 1` (absolute
+indices) at `start[i] : start[i + 1]`. Integer arithmetic throughout: the result is the same on every machine.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+_FAR = 30000
+
+
+@njit(cache=True)
+def aggregate(cost, start, low, rows, cols, p1, p2_by_contrast, guide):  # type: ignore[no-untyped-def]
+    """Sum of 8 path costs, uint16, laid out as `cost` (uint8).
+
+    `p2_by_contrast[k]` (int16) is what a jump costs between cells whose `guide` (uint8) differs by k: jumps belong
+    where the picture has edges. A height outside a neighbour's range costs as much.
+    """
+    total = np.zeros(len(cost), np.uint16)
+    longest_row = np.int64(0)
+    longest_cell = np.int64(0)
+    for r in range(rows):
+        longest_row = max(longest_row, start[(r + 1) * cols] - start[r * cols])
+    for cell in range(rows * cols):
+        longest_cell = max(longest_cell, start[cell + 1] - start[cell])
+    paths = np.zeros((2, 4, longest_row), np.int16)
+    lowest = np.zeros((2, 4, cols), np.int16)
+    window = np.empty(longest_cell + 2, np.int16)
+    for sweep in range(2):
+        step = 1 - 2 * sweep
+        for r_index in range(rows):
+            r = r_index if sweep == 0 else rows - 1 - r_index
+            here = r_index & 1
+            for c_index in range(cols):
+                c = c_index if sweep == 0 else cols - 1 - c_index
+                for direction in range(4):
+                    # 0: beside; 1, 2, 3: the row before, at c - step, c, c + step
+                    if direction == 0:
+                        nr, nc, buffer = r, c - step, here
+                    else:
+                        nr, nc, buffer = r - step, c + (direction - 2) * step, 1 - here
+                    inside = nr >= 0 and nr < rows and nc >= 0 and nc < cols
+                    p2 = p2_by_contrast[0]
+                    if inside:
+                        p2 = p2_by_contrast[abs(np.int64(guide[r * cols + c]) - np.int64(guide[nr * cols + nc]))]
+                    lowest[here, direction, c] = _extend(
+                        cost, start, low, total, paths[here, direction], paths[buffer, direction],
+                        r * cols, nr * cols, r * cols + c, nr * cols + nc, inside,
+                        lowest[buffer, direction, nc] if inside else 0, window, p1, p2,
+                    )  # fmt: skip
+    return total
+
+
+@njit(cache=True)
+def _extend(
+    cost, start, low, total, path, before, row_cell, before_row_cell, cell, neighbour, inside, least, window, p1, p2
+):  # type: ignore[no-untyped-def]
+    """Carry one path one cell further; returns its lowest value."""
+    first = start[cell]
+    n = start[cell + 1] - first
+    out = first - start[row_cell]
+    lowest = np.int16(_FAR)
+    m = start[neighbour + 1] - start[neighbour] if inside else 0
+    if m == 0:
+        for d in range(n):
+            value = np.int16(cost[first + d])
+            path[out + d] = value
+            total[first + d] += np.uint16(value)
+            lowest = min(lowest, value)
+        return lowest
+    shift = np.int64(low[cell]) - np.int64(low[neighbour])  # height d here is height d + shift there
+    source = start[neighbour] - start[before_row_cell]
+    end = min(n + 2, m - shift + 1)
+    # window[d + 1] holds the neighbour's value at height d, so it reaches one step beyond either end
+    begin = min(max(0, 1 - shift), n + 2)
+    end = max(begin, end)
+    for d in range(begin):
+        window[d] = _FAR
+    for d in range(begin, end):
+        window[d] = before[source + d - 1 + shift]
+    for d in range(end, n + 2):
+        window[d] = _FAR
+    jump = np.int16(least + p2)
+    one = np.int16(p1)
+    floor = np.int16(least)
+    for d in range(n):
+        value = min(min(window[d + 1], jump), np.int16(min(window[d], window[d + 2]) + one))
+        value = np.int16(value - floor + np.int16(cost[first + d]))
+        path[out + d] = value
+        total[first + d] += np.uint16(value)
+        lowest = min(lowest, value)
+    return lowest
+
+
+@njit(cache=True)
+def winners(total, start, low, parabola):  # type: ignore[no-untyped-def]
+    """Per cell: height index of the least total with sub-step (float32, NaN for empty ranges), the least total, and
+    by how much the best height farther than two steps away is worse (`margin`, 0 where there is none)."""
+    cells = len(start) - 1
+    index = np.full(cells, np.nan, np.float32)
+    best_total = np.zeros(cells, np.float32)
+    margin = np.zeros(cells, np.float32)
+    for cell in range(cells):
+        first, end = start[cell], start[cell + 1]
+        if end == first:
+            continue
+        best = first
+        for d in range(first + 1, end):
+            if total[d] < total[best]:
+                best = d
+        second = np.int64(65535)
+        for d in range(first, end):
+            if (d < best - 2 or d > best + 2) and np.int64(total[d]) < second:
+                second = np.int64(total[d])
+        offset = 0.0
+        if best > first and best < end - 1:
+            left, middle, right = float(total[best - 1]), float(total[best]), float(total[best + 1])
+            if parabola:
+                bend = left - 2 * middle + right
+                if bend > 0:
+                    offset = (left - right) / (2 * bend)
+            else:
+                slope = max(left, right) - middle
+                if slope > 0:
+                    offset = (left - right) / (2 * slope)
+        index[cell] = low[cell] + (best - first) + offset
+        best_total[cell] = total[best]
+        if second < 65535:
+            margin[cell] = second - np.int64(total[best])
+    return index, best_total, margin

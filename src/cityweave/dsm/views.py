@@ -1,0 +1,219 @@
+"""Images made ready for matching: luminance, finer sampling, census words.
+
+Census asks of every neighbour only whether it is darker than the middle pixel, so gain and offset of a view cancel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from cityweave.cameras import PolyCamera
+from cityweave.grid import CellGrid
+
+CENSUS_HALF_COLS, CENSUS_HALF_ROWS = 4, 3
+CENSUS_BITS = (2 * CENSUS_HALF_COLS + 1) * (2 * CENSUS_HALF_ROWS + 1) - 1  # 62: one word, with room for a flag
+STRIP = 512  # columns
+INVALID_WORD = np.uint64(1 << 63)
+
+
+@dataclass(frozen=True)
+class SweepView:
+    """One view as matching sees it. `camera` takes tile-local metres to (u, v) of this very image."""
+
+    name: str
+    image: np.ndarray  # [row, col] luminance, any real type
+    valid: np.ndarray  # [row, col] bool
+    camera: PolyCamera
+
+    def pixel_m(self) -> float:
+        """Side of a pixel on the ground, geometric mean of both directions."""
+        linear = self.camera.coefficients[:, 1:3] / self.camera.scale[:2]
+        return float(1 / np.sqrt(abs(np.linalg.det(linear))))
+
+
+@dataclass(frozen=True)
+class CensusStack:
+    """Census words of all views in one flat array, and the cameras that address it."""
+
+    words: np.ndarray  # uint64, views one after another, each [row, col]; INVALID_WORD marks unusable pixels
+    offsets: np.ndarray  # int64 (views,)
+    widths: np.ndarray  # int64 (views,)
+    heights: np.ndarray  # int64 (views,)
+    coefficients: np.ndarray  # float64 (views, 2, 10), in samples of the stack
+    centres: np.ndarray  # float64 (views, 3)
+    scales: np.ndarray  # float64 (views, 3)
+
+    @property
+    def views(self) -> int:
+        return len(self.offsets)
+
+    def leans(self) -> np.ndarray:
+        """(views, 2): metres east and north that a point of the ray moves per metre up, at the centre."""
+        linear = self.coefficients[:, :, 1:4] / self.scales[:, None, :]
+        return np.stack([-np.linalg.solve(m[:, :2], m[:, 2]) for m in linear])
+
+
+def luminance(bands: np.ndarray) -> np.ndarray:
+    """Mean of the bands, [band,row,col] -> [row,col] float32."""
+    return np.ascontiguousarray(bands.astype(np.float32).mean(axis=0, dtype=np.float32))
+
+
+def census_stack(views: Sequence[SweepView], factors: Sequence[float], spacing: int) -> CensusStack:
+    """`factors`: samples per pixel of each view: above 1 whole numbers upsample, 1/n averages n x n pixels.
+
+    Neighbours of the census window lie `spacing` samples apart.
+    """
+    words, shapes, coefficients = [], [], []
+    for view, factor in zip(views, factors, strict=True):
+        image = np.where(view.valid, view.image, 0).astype(np.float32)
+        valid = view.valid
+        if factor >= 1:
+            k = round(factor)
+            reach = (spacing * CENSUS_HALF_COLS + k - 1) // k + (2 if k > 1 else 0)
+            image, usable = upsample_cubic(image, k), np.repeat(np.repeat(_shrink(valid, reach), k, 0), k, 1)
+        else:
+            k = round(1 / factor)
+            image, usable = _block_mean(image, valid, k)
+            usable = _shrink(usable, spacing * CENSUS_HALF_COLS)
+        words.append(_census(image, np.ascontiguousarray(usable), spacing).ravel())
+        shapes.append(image.shape)
+        coefficients.append(view.camera.coefficients * (factor if factor >= 1 else 1 / k))
+    sizes = np.array([h * w for h, w in shapes], np.int64)
+    return CensusStack(
+        words=np.concatenate(words),
+        offsets=np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64),
+        widths=np.array([w for _, w in shapes], np.int64),
+        heights=np.array([h for h, _ in shapes], np.int64),
+        coefficients=np.ascontiguousarray(np.stack(coefficients)),
+        centres=np.stack([np.asarray(view.camera.centre, np.float64) for view in views]),
+        scales=np.stack([np.asarray(view.camera.scale, np.float64) for view in views]),
+    )
+
+
+def _shrink(valid: np.ndarray, pixels: int) -> np.ndarray:
+    """Where a window of that half side holds valid pixels only; outside the image nothing is valid."""
+    if pixels == 0:
+        return valid
+    out = valid.copy()
+    for axis in (0, 1):
+        wrong = np.pad(~out, [(1 + pixels, pixels) if a == axis else (0, 0) for a in (0, 1)], constant_values=True)
+        if axis == 0:
+            wrong[0] = False
+        else:
+            wrong[:, 0] = False
+        total = np.cumsum(wrong, axis=axis, dtype=np.int32)
+        n = out.shape[axis]
+        out = np.take(total, range(2 * pixels + 1, n + 2 * pixels + 1), axis) == np.take(total, range(n), axis)
+    return out
+
+
+def _block_mean(image: np.ndarray, valid: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    rows, cols = image.shape[0] // k, image.shape[1] // k
+    blocks = image[: rows * k, : cols * k].reshape(rows, k, cols, k)
+    good = valid[: rows * k, : cols * k].reshape(rows, k, cols, k).all(axis=(1, 3))
+    return np.ascontiguousarray(blocks.mean(axis=(1, 3), dtype=np.float32)), good
+
+
+def _cubic_taps(k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Per phase: first of four taps relative to the pixel, and the Catmull-Rom weights."""
+    first = np.empty(k, np.int64)
+    weights = np.empty((k, 4), np.float32)
+    for phase in range(k):
+        position = (phase + 0.5) / k - 0.5  # from the middle of the pixel
+        base = int(np.floor(position))
+        t = position - base
+        first[phase] = base - 1
+        weights[phase] = (
+            ((-t + 2) * t - 1) * t / 2,
+            ((3 * t - 5) * t * t + 2) / 2,
+            ((-3 * t + 4) * t + 1) * t / 2,
+            (t - 1) * t * t / 2,
+        )
+    return first, weights
+
+
+def upsample_cubic(image: np.ndarray, k: int) -> np.ndarray:
+    """k x k samples for every pixel (Catmull-Rom); the image corner stays at (0, 0)."""
+    if k == 1:
+        return np.ascontiguousarray(image, np.float32)
+    return _upsample(np.ascontiguousarray(image, np.float32), *_cubic_taps(k))
+
+
+@njit(cache=True)
+def _upsample(image, first, weights):  # type: ignore[no-untyped-def]
+    rows, cols = image.shape
+    k = len(first)
+    out = np.empty((rows * k, cols * k), np.float32)
+    padded = np.empty(cols + 6, np.float32)
+    for r in range(rows):
+        for phase in range(k):
+            top = r + first[phase]
+            r0, r1 = max(top, 0), min(max(top + 1, 0), rows - 1)
+            r2, r3 = min(max(top + 2, 0), rows - 1), min(top + 3, rows - 1)
+            w0, w1, w2, w3 = weights[phase, 0], weights[phase, 1], weights[phase, 2], weights[phase, 3]
+            for c in range(cols):
+                padded[c + 3] = w0 * image[r0, c] + w1 * image[r1, c] + w2 * image[r2, c] + w3 * image[r3, c]
+            for c in range(3):
+                padded[c] = padded[3]
+                padded[cols + 3 + c] = padded[cols + 2]
+            line = out[r * k + phase]
+            for across in range(k):
+                shift = first[across] + 3
+                a0, a1, a2, a3 = weights[across, 0], weights[across, 1], weights[across, 2], weights[across, 3]
+                for c in range(cols):
+                    p = c + shift
+                    line[c * k + across] = (
+                        a0 * padded[p] + a1 * padded[p + 1] + a2 * padded[p + 2] + a3 * padded[p + 3]
+                    )
+    return out
+
+
+@njit(cache=True)
+def _census(image, usable, spacing):  # type: ignore[no-untyped-def]
+    rows, cols = image.shape
+    out = np.full((rows, cols), np.uint64(1) << np.uint64(63), np.uint64)
+    margin_r, margin_c = 3 * spacing, 4 * spacing
+    if cols <= 2 * margin_c:
+        return out
+    word = np.empty(STRIP, np.uint64)
+    # Strips of columns: the seven lines of a strip and its words stay in the nearest cache.
+    for left in range(margin_c, cols - margin_c, STRIP):
+        width = min(STRIP, cols - margin_c - left)
+        for r in range(margin_r, rows - margin_r):
+            middle = image[r, left : left + width]
+            word[:] = 0
+            bit = np.uint64(0)
+            for dr in range(-3, 4):
+                for dc in range(-4, 5):
+                    if dr == 0 and dc == 0:
+                        continue
+                    shift = left + dc * spacing
+                    other = image[r + dr * spacing, shift : shift + width]
+                    for c in range(width):
+                        word[c] |= np.uint64(other[c] < middle[c]) << bit
+                    bit += np.uint64(1)
+            for c in range(width):
+                if usable[r, left + c]:
+                    out[r, left + c] = word[c]
+    return out
+
+
+def ortho_luminance(views: Sequence[SweepView], grid: CellGrid, surface_m: np.ndarray, horizon_m: np.ndarray) -> np.ndarray:
+    """(cells,) uint8: mean of the views that see the surface, each stretched to its own range; 128 where none does."""
+    total, count = np.zeros(surface_m.size, np.float32), np.zeros(surface_m.size, np.float32)
+    x, y = np.meshgrid(grid.x_centres, grid.y_centres)
+    z = surface_m.ravel()
+    for view, horizon in zip(views, horizon_m, strict=True):
+        u, v = view.camera.project(x.ravel(), y.ravel(), np.where(np.isfinite(z), z, 0))
+        rows, cols = view.image.shape
+        seen = np.isfinite(z) & (z >= horizon) & (u >= 0) & (v >= 0) & (u < cols) & (v < rows)
+        low, high = np.percentile(view.image[view.valid], (2, 98))
+        r, c = np.where(seen, v, 0).astype(np.int64), np.where(seen, u, 0).astype(np.int64)
+        seen &= view.valid[r, c]
+        total += np.where(seen, np.clip((view.image[r, c] - low) / max(high - low, 1e-6), 0, 1) * 255, 0)
+        count += seen
+    return np.where(count > 0, total / np.maximum(count, 1), 128).astype(np.uint8)

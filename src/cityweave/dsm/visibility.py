@@ -1,0 +1,119 @@
+"""Who sees what: horizons of the current surface, and how far the views that see a point agree about it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from scipy import ndimage
+
+from cityweave.dsm.sweep import _along_height, popcount
+from cityweave.dsm.views import CensusStack
+from cityweave.grid import CellGrid
+
+BLOCK = 8
+
+
+def horizons(surface_m: np.ndarray, bottom_m: np.ndarray, gsd_m: float, leans: np.ndarray) -> np.ndarray:
+    """(views, cells) float32: above which height a cell is seen by each view, past the surface around it.
+
+    `leans` (views, 2): metres east and north that a view's ray moves per metre up. Heights are exact down to
+    `bottom_m`, below which nobody asks. NaN in the surface hides nothing.
+    """
+    surface = np.where(np.isfinite(surface_m), surface_m, -np.inf).astype(np.float32)
+    rows, cols = surface.shape
+    tall = np.pad(surface, [(0, -rows % BLOCK), (0, -cols % BLOCK)], constant_values=-np.inf)
+    tall = tall.reshape(tall.shape[0] // BLOCK, BLOCK, -1, BLOCK).max(axis=(1, 3))
+    tall = ndimage.maximum_filter(tall, 3, mode="constant", cval=-np.inf)
+    bottom = np.where(np.isfinite(bottom_m), bottom_m, np.inf).astype(np.float32)
+    return np.stack([_horizon(surface, tall, bottom, gsd_m, east, north) for east, north in leans]).reshape(
+        len(leans), -1
+    )
+
+
+@njit(cache=True)
+def _horizon(surface, tall, bottom, gsd, east, north):  # type: ignore[no-untyped-def]
+    rows, cols = surface.shape
+    out = bottom.copy()
+    longest = max(abs(east), abs(north))
+    if longest < 1e-6:
+        return out
+    rise = np.float32(gsd / longest)  # metres up for one cell along the longer axis
+    dc, dr = np.float32(east / longest), np.float32(-north / longest)
+    top = surface.max()
+    for r in range(rows):
+        for c in range(cols):
+            best = out[r, c]
+            step = 1
+            while True:
+                y, x = np.float32(r + 0.5) + dr * step, np.float32(c + 0.5) + dc * step
+                if y < 0 or x < 0 or y >= rows or x >= cols or top - rise * step <= best:
+                    break
+                if tall[np.int64(y) // BLOCK, np.int64(x) // BLOCK] - rise * step <= best:
+                    step += BLOCK
+                    continue
+                for _ in range(BLOCK):
+                    y, x = np.float32(r + 0.5) + dr * step, np.float32(c + 0.5) + dc * step
+                    if y < 0 or x < 0 or y >= rows or x >= cols:
+                        break
+                    best = max(best, surface[np.int64(y), np.int64(x)] - rise * step)
+                    step += 1
+            out[r, c] = best
+    return out
+
+
+def agreement(
+    stack: CensusStack, grid: CellGrid, surface_m: np.ndarray, horizon_m: np.ndarray, agree_bits: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Per cell at the surface: views that see it, views that agree (uint8), mean unlike bits among those (float32).
+
+    The view that the others match best is the reference; whoever differs from it by at most `agree_bits` agrees.
+    """
+    seen, agree, bits = _agreement(
+        stack.words, stack.offsets, stack.widths, stack.heights, stack.coefficients, stack.centres, stack.scales,
+        grid.x_centres, grid.y_centres, surface_m.astype(np.float32).ravel(), horizon_m, agree_bits,
+    )  # fmt: skip
+    return seen.reshape(grid.shape), agree.reshape(grid.shape), bits.reshape(grid.shape)
+
+
+@njit(cache=True)
+def _agreement(
+    words, offsets, widths, heights, coefficients, centres, scales, xs, ys, surface, horizon, agree_bits
+):  # type: ignore[no-untyped-def]
+    views = len(offsets)
+    cols = len(xs)
+    cells = len(surface)
+    seen = np.zeros(cells, np.uint8)
+    agree = np.zeros(cells, np.uint8)
+    mean_bits = np.full(cells, np.nan, np.float32)
+    u = np.empty((views, 3))
+    v = np.empty((views, 3))
+    word = np.empty(views, np.uint64)
+    for cell in range(cells):
+        z = np.float64(surface[cell])
+        if not np.isfinite(z):
+            continue
+        _along_height(coefficients, centres, scales, xs[cell % cols], ys[cell // cols], z, 1.0, u, v)
+        count = 0
+        for i in range(views):
+            if z < horizon[i, cell]:
+                continue
+            if u[i, 0] >= 0 and v[i, 0] >= 0 and u[i, 0] < widths[i] and v[i, 0] < heights[i]:
+                w = words[offsets[i] + np.int64(v[i, 0]) * widths[i] + np.int64(u[i, 0])]
+                if w >> np.uint64(63) == 0:
+                    word[count] = w
+                    count += 1
+        seen[cell] = count
+        most, fewest = 0, 0
+        for i in range(count):
+            inside, total = 0, 0
+            for j in range(count):
+                bits = np.int64(popcount(word[i] ^ word[j]))
+                if j != i and bits <= agree_bits:
+                    inside += 1
+                    total += bits
+            if inside > most or (inside == most and inside > 0 and total < fewest):
+                most, fewest = inside, total
+        if most > 0:
+            agree[cell] = most + 1
+            mean_bits[cell] = fewest / most
+    return seen, agree, mean_bits
