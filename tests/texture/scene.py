@@ -86,9 +86,7 @@ def stepped_mesh(
     absolute = np.array(list(vertices), np.int64)
     ids = (absolute[:, 0] << 42) + (absolute[:, 1] << 21) + absolute[:, 2]
     local = absolute - np.array([i0 * cell * STEPS_PER_M, j0 * cell * STEPS_PER_M, 0])
-    return TileMesh(
-        origin_m, local.astype(np.int32), ids, np.array(faces, np.int32), np.array(part, np.uint8)
-    )
+    return TileMesh(origin_m, local.astype(np.int32), ids, np.array(faces, np.int32), np.array(part, np.uint8))
 
 
 def paint(points: np.ndarray, normals: np.ndarray) -> np.ndarray:
@@ -240,9 +238,7 @@ def _make_tile(run: Run, tile: Tile, heights: np.ndarray, place: tuple[int, int]
         if reason:
             raise Quarantine(reason)
         fine = stepped_mesh(heights, window, origin, rim_base_m=-10.0)
-        coarse = stepped_mesh(
-            heights[::4, ::4], tuple(n // 4 for n in window), origin, cell=4, rim_base_m=-10.0
-        )
+        coarse = stepped_mesh(heights[::4, ::4], tuple(n // 4 for n in window), origin, cell=4, rim_base_m=-10.0)
         with products.path("mesh", ".npz") as path:
             save_levels(path, [fine, coarse])
 

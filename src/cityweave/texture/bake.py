@@ -101,10 +101,14 @@ def _bake_band(
 
 
 def _fill_band(band: Band, colour: np.ndarray, known: np.ndarray, default: np.ndarray) -> None:
+    seen = colour[known]
     mean, count = chart_means(colour, known, band.chart)
     x, y = band.chart[:, 0] + band.chart[:, 2] // 2, band.chart[:, 1] + band.chart[:, 3] // 2
     centre = _chart_centres(band, x, y)
     spare = spare_colours(mean, count, centre, band.facing, default)
+    # Between the charts the mean wall: a viewer's mipmaps reach past the gutters, and JPEG likes no black.
+    colour[:] = spare.mean(axis=0) if len(spare) else default
+    colour[known] = seen
     fill_charts(colour, known, band.chart, spare)
 
 
