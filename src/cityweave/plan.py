@@ -235,7 +235,16 @@ def resolved_sources(config: Config) -> SourcesConfig:
 def stage_params(config: Config, stage: str) -> dict[str, Any]:
     """The part of the configuration that a stage's result depends on, as plain values."""
     dumped = config.model_dump(mode="json")
-    return {section: dumped[section] for section in STAGE_SECTIONS[stage]}
+    params = {section: dumped[section] for section in STAGE_SECTIONS[stage]}
+    if stage == "ingest":
+        params["derived"] = {"halo_m": ingest_halo_m(config), "gsd_m": config.dsm.gsd_m}
+    elif stage == "dsm":
+        params["derived"] = {"halo_m": halos_m(config)["geometry"]}
+    elif stage == "geometry":
+        params["derived"] = {"gsd_m": config.dsm.gsd_m}
+    elif stage == "texture":
+        params["derived"] = {"rings": texture_rings(config)}
+    return params
 
 
 def canonical_json(values: Any) -> str:
