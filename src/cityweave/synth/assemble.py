@@ -48,15 +48,21 @@ class Part:
         return bad
 
 
-def assemble(b: Builder, box: Box, origin_m: tuple[float, float, float], terrain_of: TerrainOf) -> Scene:
-    """Builder to scene; `terrain_of(x, y)` gives ground heights in the city's CRS."""
+def assemble(
+    b: Builder, box: Box, origin_m: tuple[float, float, float], terrain_of: TerrainOf, bodies: Part | None = None
+) -> Scene:
+    """Builder to scene; `terrain_of(x, y)` gives ground heights in the city's CRS.
+
+    `bodies` stand in for the builder's polygons.
+    """
     ground, terrain_grid = _terrain(box, origin_m, terrain_of)
-    bodies, boxes, trees = _polygons(b), _boxes(b), _trees(b)
+    bodies = bodies or _polygons(b)
+    boxes, trees = _boxes(b), _trees(b)
     bad_bodies = bodies.sticking_out(box)
     bad_boxes = boxes.sticking_out(box)
     if boxes.stands_on is not None and len(bad_bodies):
         bad_boxes |= (boxes.stands_on >= 0) & bad_bodies[np.maximum(boxes.stands_on, 0)]
-    bad_trees = trees.sticking_out(box) | _in_buildings(trees.table[:, :2], b, box)
+    bad_trees = trees.sticking_out(box) | _in_buildings(trees.table[:, :2], bodies, box)
     parts = [(bodies, bad_bodies), (boxes, bad_boxes), (trees, bad_trees)]
     labels, corner = ground_labels(b, box, origin_m)
     mesh = _joined(ground, parts, origin_m)
@@ -103,9 +109,9 @@ def _joined(ground, parts, origin_m):  # type: ignore[no-untyped-def]
     )
 
 
-def _in_buildings(points: NDArray[np.float64], b: Builder, box: Box) -> NDArray[np.bool_]:
+def _in_buildings(points: NDArray[np.float64], bodies: Part, box: Box) -> NDArray[np.bool_]:
     """Whether a point of the ground lies under a building."""
-    footprints = [p for p, kind, _ in b.polygons if kind == Material.HIDDEN]
+    footprints = list(bodies.points[bodies.faces[bodies.material == Material.HIDDEN]])
     rows, cols = int(box.height / FOOTPRINT_CELL_M) + 1, int(box.width / FOOTPRINT_CELL_M) + 1
     corner = np.array([box.xmin, box.ymin])
     covered = painted(footprints, [1] * len(footprints), corner, (rows, cols), FOOTPRINT_CELL_M)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,11 +13,15 @@ from cityweave.synth.scene import Builder, Label, Material
 Quad = NDArray[np.float64]
 
 
+class Ground(Protocol):
+    def height_at(self, p: NDArray[np.float64]) -> float: ...
+
+
 def edge_length(q: Quad, k: int) -> float:
     return float(np.hypot(*(q[(k + 1) % 4] - q[k])))
 
 
-def plant(b: Builder, layout: Layout, rng: np.random.Generator, p: Quad, small: bool = False) -> None:
+def plant(b: Builder, layout: Ground, rng: np.random.Generator, p: Quad, small: bool = False) -> None:
     kind = 1 if rng.random() < 0.12 else 0
     radius = rng.uniform(1.5, 2.6) if small else rng.uniform(2.2, 4.4)
     height = radius * (rng.uniform(3.2, 4.2) if kind else rng.uniform(1.9, 2.6))
