@@ -114,15 +114,17 @@ def satellite(lean_x: float, lean_y: float, gsd_m: float, side_m: float, high_m:
     return PolyCamera(coefficients, np.zeros(3), np.ones(3), 0.0), (int(cols), int(rows))
 
 
-def photograph(camera: PolyCamera, size: tuple[int, int], scene: Triangles) -> tuple[np.ndarray, np.ndarray]:
-    """uint16 [3, rows, cols] and valid [rows, cols]; pixels are means of four samples."""
+def photograph(
+    camera: PolyCamera, size: tuple[int, int], scene: Triangles, shift: tuple[float, float, float] = (0.0, 0.0, 0.0)
+) -> tuple[np.ndarray, np.ndarray]:
+    """uint16 [3, rows, cols] and valid [rows, cols]; pixels are means of four samples. Paint is at point + shift."""
     cols, rows = size
     screen = np.stack(camera.project(*scene.xyz.T), axis=1) * 2
     seen = rasterise(screen, scene.xyz[:, 2], scene.faces, cols * 2, rows * 2, "largest")
     points = seen.interpolate(scene.faces, scene.xyz)
     normal = face_frame(scene.xyz, scene.faces).normal
     image = np.zeros((rows * 2, cols * 2, 3))
-    image[seen.seen] = paint(points[seen.seen], normal[seen.face[seen.seen]])
+    image[seen.seen] = paint(points[seen.seen] + np.asarray(shift), normal[seen.face[seen.seen]])
     image = image.reshape(rows, 2, cols, 2, 3).mean(axis=(1, 3))
     valid = seen.seen.reshape(rows, 2, cols, 2).all(axis=(1, 3))
     return np.clip(GAIN * image + OFFSET, 1, 65535).astype(np.uint16).transpose(2, 0, 1), valid
@@ -169,8 +171,8 @@ def linear_rpc(camera: PolyCamera, tile: Tile, z0_m: float, to_geodetic) -> RPC:
     )  # fmt: skip
 
 
-def make_run(folder: Path, side_m: int = 64, quarantined: tuple[int, int] | None = None) -> Run:
-    """A run of 2 x 2 tiles whose ingest, survey, dsm and mesh are done; `quarantined` (i, j) names one that isn't."""
+def make_run(folder: Path, side_m: int = 64, quarantined: tuple[int, int] | str | None = None) -> Run:
+    """A run of 2 x 2 tiles with ingest, survey, dsm and mesh done; `quarantined`: the tile without, (i, j) or "all"."""
     config = load_config(
         {
             "city": {
@@ -205,13 +207,17 @@ def make_run(folder: Path, side_m: int = 64, quarantined: tuple[int, int] | None
             path.write_text(json.dumps({"views": facts}))
 
     run_job(run, "survey", survey)
+    whole = stepped_mesh(heights)
     for number, tile in enumerate(city_tiles(config)):
-        reason = "no picture shows it" if quarantined == (number % 2, number // 2) else None
-        _make_tile(run, tile, heights, (number % 2, number // 2), reason)
+        place = (number % 2, number // 2)
+        reason = "no picture shows it" if quarantined in ("all", place) else None
+        _make_tile(run, tile, heights, whole, place, reason)
     return run
 
 
-def _make_tile(run: Run, tile: Tile, heights: np.ndarray, place: tuple[int, int], reason: str | None) -> None:
+def _make_tile(
+    run: Run, tile: Tile, heights: np.ndarray, whole: TileMesh, place: tuple[int, int], reason: str | None
+) -> None:
     from cityweave.errors import Quarantine
 
     side, z0 = run.config.tiles.size_m, run.config.city.z0_m
@@ -222,7 +228,6 @@ def _make_tile(run: Run, tile: Tile, heights: np.ndarray, place: tuple[int, int]
     def ingest(products) -> None:
         if reason:
             raise Quarantine(reason)
-        whole = stepped_mesh(heights)
         shifted = whole.xyz() - [window[0], window[1], 0.0]
         scene = Triangles(shifted, whole.faces)
         with products.path("aoi", ".zarr") as path:
@@ -230,7 +235,7 @@ def _make_tile(run: Run, tile: Tile, heights: np.ndarray, place: tuple[int, int]
             with AoiWriter(path, tile, crs_wkt=wkt, vertical="ellipsoid", halo_m=16, z0_m=z0) as aoi:
                 for k, lean in enumerate(LEANS):
                     camera, size = satellite(*lean, 0.4, side)
-                    image, valid = photograph(camera, size, scene)
+                    image, valid = photograph(camera, size, scene, (*window[:2], 0.0))
                     mask = np.where(valid, 0, 1).astype(np.uint8)
                     aoi.add_view(f"v{k}", image, linear_rpc(camera, tile, z0, to_geodetic), (0, 0), mask=mask)
 

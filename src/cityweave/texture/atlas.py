@@ -135,7 +135,7 @@ def build_atlas(levels: list[TileMesh], around: Triangles, settings: AtlasSettin
         _texture_coordinates(mesh, label, part, layout, row0, plain)
         for mesh, label, part, row0 in zip(levels, labels, facades, starts, strict=False)
     ]
-    bands = [_top_band(levels[0], labels[0], around, layout)]
+    bands = [_top_band(levels[0], labels[0], around, layout, shape)]
     for k, (mesh, part) in enumerate(zip(levels, facades, strict=True)):
         bands.append(_facade_band(mesh, part, starts[k], width >> k))
     return Atlas(layout, uv, bands, plain)
@@ -246,7 +246,9 @@ def _texture_coordinates(
     return np.clip(uv, 0.0, 1.0).astype(np.float32)
 
 
-def _top_band(mesh: TileMesh, label: np.ndarray, around: Triangles, layout: AtlasLayout) -> Band:
+def _top_band(
+    mesh: TileMesh, label: np.ndarray, around: Triangles, layout: AtlasLayout, shape: tuple[int, int]
+) -> Band:
     """Roofs and ground first; what they leave free goes to leaning walls and, in the gutter, to the neighbours."""
     own = Triangles(mesh.xyz(), mesh.faces)
     scene = Triangles.joined([own, around])
@@ -256,11 +258,12 @@ def _top_band(mesh: TileMesh, label: np.ndarray, around: Triangles, layout: Atla
     second = np.concatenate([np.flatnonzero(label >= 0), np.arange(len(own.faces), len(scene.faces))])
     face = np.full((rows, cols), NO_FACE, np.int32)
     bary = np.zeros((rows, cols, 2), np.float32)
+    plan_face, plan_bary = face[: shape[0], : shape[1]], bary[: shape[0], : shape[1]]
     for chosen in (first, second):
-        seen = rasterise(screen, scene.xyz[:, 2], scene.faces[chosen], cols, rows, "largest")
-        free = (face < 0) & seen.seen
-        face[free] = chosen[seen.face[free]]
-        bary[free] = seen.bary[free]
+        seen = rasterise(screen, scene.xyz[:, 2], scene.faces[chosen], shape[1], shape[0], "largest")
+        free = (plan_face < 0) & seen.seen
+        plan_face[free] = chosen[seen.face[free]]
+        plan_bary[free] = seen.bary[free]
     normal = face_frame(scene.xyz, scene.faces).normal
     return Band(0, face, bary, scene, normal, np.zeros((0, 4), np.int32), np.zeros((0, 2)))
 
