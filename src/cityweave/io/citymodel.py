@@ -95,6 +95,7 @@ class _Collector:
     vertices: list[NDArray[np.float64]] = field(default_factory=list)
     faces: list[NDArray[np.int64]] = field(default_factory=list)
     surface: list[NDArray[np.uint8]] = field(default_factory=list)
+    judged: list[NDArray[np.bool_]] = field(default_factory=list)  # by slope, for want of semantics
     owner: list[NDArray[np.int32]] = field(default_factory=list)
     kind: list[int] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
@@ -115,6 +116,7 @@ class _Collector:
         self.vertices.append(points)
         self.faces.append(triangles + self.count)
         self.surface.append(what)
+        self.judged.append(np.full(len(triangles), surface is None))
         self.owner.append(np.full(len(triangles), len(self.names) - 1, dtype=np.int32))
         self.count += len(points)
 
@@ -124,9 +126,11 @@ class _Collector:
 
         vertices, faces = joined(self.vertices, (0, 3), np.float64), joined(self.faces, (0, 3), np.int32)
         surface, owner = joined(self.surface, (0,), np.uint8), joined(self.owner, (0,), np.int32)
+        if len(faces):
+            faces, surface = outwards(vertices, faces, surface, owner, joined(self.judged, (0,), np.bool_))
         return CityModel(
             vertices,
-            outwards(vertices, faces, surface, owner),
+            faces,
             surface,
             owner,
             np.array(self.kind, dtype=np.uint8),
@@ -144,22 +148,28 @@ def surface_by_slope(points: NDArray[np.float64], triangles: NDArray[np.int64]) 
 
 
 def outwards(
-    vertices: NDArray[np.float64], faces: NDArray[np.int32], surface: NDArray[np.uint8], owner: NDArray[np.int32]
-) -> NDArray[np.int32]:
-    """Faces turned to look out: roofs up, ground surfaces down, walls away from their object's middle on the whole."""
-    if not len(faces):
-        return faces
+    vertices: NDArray[np.float64],
+    faces: NDArray[np.int32],
+    surface: NDArray[np.uint8],
+    owner: NDArray[np.int32],
+    judged: NDArray[np.bool_],
+) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+    """Faces turned to look out: roofs up, ground surfaces down, walls away from their object's middle on the whole.
+
+    Where an object is inside out, what was judged by slope was judged the wrong way round.
+    """
     p = vertices[faces]
     normal = np.cross(p[:, 1] - p[:, 0], p[:, 2] - p[:, 0])
-    wrong = ((surface == Surface.ROOF) & (normal[:, 2] < 0)) | ((surface == Surface.GROUND) & (normal[:, 2] > 0))
-    wall = surface == Surface.WALL
-    middle, count = p.mean(axis=1), int(owner.max()) + 1
-    walls = np.maximum(np.bincount(owner[wall], minlength=count), 1)
-    centre = np.stack([np.bincount(owner[wall], middle[wall, k], count) / walls for k in range(2)], axis=1)
+    wall, count = surface == Surface.WALL, int(owner.max()) + 1
+    middle, number = p.mean(axis=1), np.maximum(np.bincount(owner[wall], minlength=count), 1)
+    centre = np.stack([np.bincount(owner[wall], middle[wall, k], count) / number for k in range(2)], axis=1)
     away = ((middle[:, :2] - centre[owner]) * normal[:, :2]).sum(axis=1)
-    inside_out = np.bincount(owner[wall], away[wall], count) < 0
-    wrong |= wall & inside_out[owner]
-    return np.where(wrong[:, None], faces[:, [0, 2, 1]], faces)
+    inside_out = (np.bincount(owner[wall], away[wall], count) < 0)[owner]
+    swap = inside_out & judged & ~wall
+    surface = np.where(swap, np.where(surface == Surface.ROOF, Surface.GROUND, Surface.ROOF), surface).astype(np.uint8)
+    wrong = ((surface == Surface.ROOF) & (normal[:, 2] < 0)) | ((surface == Surface.GROUND) & (normal[:, 2] > 0))
+    wrong |= wall & inside_out
+    return np.where(wrong[:, None], faces[:, [0, 2, 1]], faces), surface
 
 
 def triangulate(rings: list[NDArray[np.float64]]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

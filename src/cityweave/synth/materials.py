@@ -267,10 +267,10 @@ def glass_colour(a, b, rgb, seed):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def deck_colour(a, b, half, x, y, seed):  # type: ignore[no-untyped-def]
-    """a along a bridge, b across from its middle."""
+def deck_label(a, b, half):  # type: ignore[no-untyped-def]
+    """What covers a bridge; a along it, b across from its middle."""
     if abs(b) > half - 2.4:
-        return ground_colour(SIDEWALK, x, y, seed)
+        return SIDEWALK
     if abs(b) < 0.13 and a / 7.0 - np.floor(a / 7.0) < 0.46:
-        return ground_colour(MARKING, x, y, seed)
-    return ground_colour(ASPHALT, x, y, seed)
+        return MARKING
+    return ASPHALT

@@ -171,9 +171,14 @@ def _colour(material, row, x, y, z, nx, ny, nz, e, n, label, seed):  # type: ign
     """Reflectance at local (x, y, z); e, n are the same point's CRS coordinates, for ground patterns."""
     rgb = row[8:11]
     own = np.int64(row[11])
+    dx, dy = x - row[0], y - row[1]
+    if material == m.DECK and nz > 0.5:
+        label = m.deck_label(
+            dx * row[2] + dy * row[3], -dx * row[3] + dy * row[2], 0.5 * row[11] if row[11] > 0 else 8.0
+        )
+        material = m.GROUND
     if material == m.GROUND:
         return m.ground_colour(label, e, n, seed)
-    dx, dy = x - row[0], y - row[1]
     if material == m.TREE:
         share = (z - row[4]) / row[5]
         return m.leaf_colour(e, n, z, share, row[3], own)
@@ -190,11 +195,6 @@ def _colour(material, row, x, y, z, nx, ny, nz, e, n, label, seed):  # type: ign
         if nz > 0.5:
             return m.glass_colour(a, b, rgb, own)
         return 0.6, 0.6, 0.6
-    if material == m.DECK:
-        if nz > 0.5:
-            half = row[11] if row[11] > 0 else 8.0
-            return m.deck_colour(a, b, half, e, n, seed)
-        return m.object_colour(a, z, rgb, own)
     if material == m.HEDGE:
         return m.leaf_colour(e, n, z, 0.8, 0.0, own)
     if material == m.TRUNK:

@@ -111,7 +111,7 @@ def bridge(b: Builder, layout: Layout, i: int, j: int) -> None:
     length, width = float(np.linalg.norm(c - a)), 2 * half + 5.0
     top = layout.ground_m + 0.25
     b.new_object()
-    b.box((a + c) / 2, along, length, width, top - 1.3, top, Material.DECK, (0.5, 0.5, 0.5))
+    b.box((a + c) / 2, along, length, width, top - 1.3, top, Material.DECK, (0.5, 0.5, 0.5), int(round(width)))
     for side in (-1.0, 1.0):
         rail = (a + c) / 2 + across * side * (width / 2 - 0.2)
         b.box(rail, along, length, 0.4, top - 0.3, top + 1.0, Material.EQUIPMENT, (0.66, 0.63, 0.58))
