@@ -20,6 +20,7 @@ _MAX_PLAN_PX = 4096
 _SHOWN_WIDTH_PX = 640
 _MAX_PAIRS = 8
 _JPEG_QUALITY = 88
+_FADED_GREY = 130
 
 
 def tiles_in_view(city: City, camera: Pinhole, heights_m: tuple[float, float]) -> list[Tile]:
@@ -55,7 +56,7 @@ def texture_figures(city: City, truth: Truth, pictures: Path) -> tuple[dict[str,
             frame = render(meshes, view.camera, _SAMPLES)
             true = view.pixels()
             if score.add(view.name, frame, true, scored) and shown < _MAX_PAIRS:
-                save_jpeg(pictures / f"{view.name}.jpg", side_by_side(true, frame.averaged()))
+                save_jpeg(pictures / f"{view.name}.jpg", side_by_side(true, frame.averaged(), scored))
                 shown += 1
     figures, reasons = score.figures()
     if not views:
@@ -73,14 +74,18 @@ def save_jpeg(path: Path, picture: NDArray[np.uint8]) -> None:
     Image.fromarray(picture).save(path, format="JPEG", quality=_JPEG_QUALITY, subsampling=0)
 
 
-def side_by_side(true: NDArray[np.uint8], ours: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Truth left, ours right, each at most 640 pixels wide."""
+def side_by_side(true: NDArray[np.uint8], ours: NDArray[np.uint8], scored: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Truth left, ours right, each at most 640 pixels wide; what isn't scored is faded."""
     from PIL import Image
 
     width = min(_SHOWN_WIDTH_PX, true.shape[1])
     height = round(true.shape[0] * width / true.shape[1])
-    small = [Image.fromarray(p).resize((width, height), Image.Resampling.BOX) for p in (true, ours)]
-    return np.concatenate([np.asarray(p) for p in small], axis=1)
+    halves = []
+    for picture in (true, ours):
+        faded = np.where(scored[..., None], picture, picture // 4 + np.uint8(_FADED_GREY))
+        halves.append(np.asarray(Image.fromarray(faded).resize((width, height), Image.Resampling.BOX)))
+    gap = np.full((height, 4, 3), 255, np.uint8)
+    return np.concatenate([halves[0], gap, halves[1]], axis=1)
 
 
 def plan_frames(city: City) -> list[Frame]:
