@@ -81,10 +81,18 @@ def fill_charts(colour, known, chart, spare):  # type: ignore[no-untyped-def]
                     for b in range(3):
                         colour[r, q, b] = spare[n, b]
             continue
-        c = colour[y : y + h, x : x + w].copy()
-        m = known[y : y + h, x : x + w].copy()
+        # Element by element: assigning slices takes many seconds to compile.
+        c, m = np.empty((h, w, 3), np.float32), np.empty((h, w), np.bool_)
+        for r in range(h):
+            for q in range(w):
+                m[r, q] = known[y + r, x + q]
+                for b in range(3):
+                    c[r, q, b] = colour[y + r, x + q, b]
         push_pull(c, m)
-        colour[y : y + h, x : x + w] = c
+        for r in range(h):
+            for q in range(w):
+                for b in range(3):
+                    colour[y + r, x + q, b] = c[r, q, b]
 
 
 @njit(cache=True)
