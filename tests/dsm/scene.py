@@ -54,7 +54,9 @@ def town(box: Box, relief_m: float = 6.0, towers: int = 1, seed: int = 3) -> Sce
     return Scene(grid, heights.astype(np.float32))
 
 
-def camera(box: Box, off_nadir_deg: float, azimuth_deg: float, pixel_m: float, z_top_m: float) -> tuple[PolyCamera, tuple]:
+def camera(
+    box: Box, off_nadir_deg: float, azimuth_deg: float, pixel_m: float, z_top_m: float
+) -> tuple[PolyCamera, tuple]:
     """Affine camera whose image covers `box` at all heights up to `z_top_m`; also the image's (rows, cols)."""
     lean = np.tan(np.radians(off_nadir_deg))
     east, north = lean * np.sin(np.radians(azimuth_deg)), lean * np.cos(np.radians(azimuth_deg))

@@ -10,9 +10,7 @@ from cityweave.dsm.surface import spread_smoothly
 COARSE_M = 2.0
 
 
-def ground_heights(
-    dsm_m: np.ndarray, gsd_m: float, window_m: float, slope: float, step_m: float
-) -> np.ndarray:
+def ground_heights(dsm_m: np.ndarray, gsd_m: float, window_m: float, slope: float, step_m: float) -> np.ndarray:
     """DTM of the DSM's shape, float32, nowhere above the DSM; NaN only if all of the DSM is.
 
     Openings with ever larger windows take off what stands: a cell that an opening lowers by more than the ground may

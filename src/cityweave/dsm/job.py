@@ -46,9 +46,7 @@ def run(run: Run, tile: Tile) -> None:
     run_job(run, "dsm", work, tile=tile, inputs={"ingest": ingest})
 
 
-def tile_heights(
-    config: Config, tile: Tile, aoi: Aoi
-) -> tuple[CellGrid, dict[str, np.ndarray], dict[str, Any]]:
+def tile_heights(config: Config, tile: Tile, aoi: Aoi) -> tuple[CellGrid, dict[str, np.ndarray], dict[str, Any]]:
     """Layers over core and geometry halo, absolute heights, and facts for the manifest."""
     settings, halos = config.dsm, halos_m(config)
     box = tile.core.grow(halos["dsm"])

@@ -96,12 +96,11 @@ def _extend(
 
 
 @njit(cache=True)
-def winners(total, start, low, parabola):  # type: ignore[no-untyped-def]
-    """Per cell: height index of the least total with sub-step (float32, NaN for empty ranges), the least total, and
-    by how much the best height farther than two steps away is worse (`margin`, 0 where there is none)."""
+def winners(total, start, low):  # type: ignore[no-untyped-def]
+    """Per cell the height index of the least total, with a parabola's sub-step (float32, NaN for an empty range), and
+    its margin: by how much the best height farther than two steps away is worse (0 where there is none)."""
     cells = len(start) - 1
     index = np.full(cells, np.nan, np.float32)
-    best_total = np.zeros(cells, np.float32)
     margin = np.zeros(cells, np.float32)
     for cell in range(cells):
         first, end = start[cell], start[cell + 1]
@@ -118,16 +117,10 @@ def winners(total, start, low, parabola):  # type: ignore[no-untyped-def]
         offset = 0.0
         if best > first and best < end - 1:
             left, middle, right = float(total[best - 1]), float(total[best]), float(total[best + 1])
-            if parabola:
-                bend = left - 2 * middle + right
-                if bend > 0:
-                    offset = (left - right) / (2 * bend)
-            else:
-                slope = max(left, right) - middle
-                if slope > 0:
-                    offset = (left - right) / (2 * slope)
+            bend = left - 2 * middle + right
+            if bend > 0:
+                offset = (left - right) / (2 * bend)
         index[cell] = low[cell] + (best - first) + offset
-        best_total[cell] = total[best]
         if second < 65535:
             margin[cell] = second - np.int64(total[best])
-    return index, best_total, margin
+    return index, margin

@@ -90,7 +90,7 @@ def fill_holes(surface_m: np.ndarray, small_cells: int, step_m: float) -> np.nda
     hole = ~np.isfinite(surface_m)
     if not hole.any() or hole.all():
         return surface_m.astype(np.float32)
-    labels, count = ndimage.label(hole, np.ones((3, 3), bool))
+    labels, _ = ndimage.label(hole, np.ones((3, 3), bool))
     known = np.where(hole, np.nan, surface_m).astype(np.float32)
     feeds = ~hole
     patch = np.full(known.shape, np.nan, np.float32)

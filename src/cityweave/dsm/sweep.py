@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
@@ -85,9 +84,7 @@ def _along_height(coefficients, centres, scales, x, y, z, step, u, v):  # type: 
 
 
 @njit(cache=True)
-def _costs(
-    words, offsets, widths, heights, coefficients, centres, scales, xs, ys, low, start, step, share, horizon
-):  # type: ignore[no-untyped-def]
+def _costs(words, offsets, widths, heights, coefficients, centres, scales, xs, ys, low, start, step, share, horizon):  # type: ignore[no-untyped-def]
     views = len(offsets)
     cols = len(xs)
     out = np.empty(start[-1], np.uint8)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from cityweave.cameras import PolyCamera
+from cityweave.cameras import PolyCamera, project_poly
 from cityweave.grid import CellGrid
 
 CENSUS_HALF_COLS, CENSUS_HALF_ROWS = 4, 3
@@ -67,31 +67,44 @@ def census_stack(views: Sequence[SweepView], factors: Sequence[float], spacing: 
 
     Neighbours of the census window lie `spacing` samples apart.
     """
-    words, shapes, coefficients = [], [], []
-    for view, factor in zip(views, factors, strict=True):
-        image = np.where(view.valid, view.image, 0).astype(np.float32)
-        valid = view.valid
-        if factor >= 1:
-            k = round(factor)
-            reach = (spacing * CENSUS_HALF_COLS + k - 1) // k + (2 if k > 1 else 0)
-            image, usable = upsample_cubic(image, k), np.repeat(np.repeat(_shrink(valid, reach), k, 0), k, 1)
-        else:
-            k = round(1 / factor)
-            image, usable = _block_mean(image, valid, k)
-            usable = _shrink(usable, spacing * CENSUS_HALF_COLS)
-        words.append(_census(image, np.ascontiguousarray(usable), spacing).ravel())
-        shapes.append(image.shape)
-        coefficients.append(view.camera.coefficients * (factor if factor >= 1 else 1 / k))
-    sizes = np.array([h * w for h, w in shapes], np.int64)
+    shapes = [_sampled_shape(view.image.shape, factor) for view, factor in zip(views, factors, strict=True)]
+    sizes = np.array([rows * cols for rows, cols in shapes], np.int64)
+    offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
+    words = np.full(int(sizes.sum()), INVALID_WORD, np.uint64)  # in place: twice this would be the job's peak memory
+    for view, factor, shape, offset in zip(views, factors, shapes, offsets, strict=True):
+        image, usable = _sampled(view, factor, spacing)
+        _census(image, usable, spacing, words[offset : offset + image.size].reshape(shape))
     return CensusStack(
-        words=np.concatenate(words),
-        offsets=np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64),
-        widths=np.array([w for _, w in shapes], np.int64),
-        heights=np.array([h for h, _ in shapes], np.int64),
-        coefficients=np.ascontiguousarray(np.stack(coefficients)),
+        words=words,
+        offsets=offsets,
+        widths=np.array([cols for _, cols in shapes], np.int64),
+        heights=np.array([rows for rows, _ in shapes], np.int64),
+        coefficients=np.stack([view.camera.coefficients * _exact(f) for view, f in zip(views, factors, strict=True)]),
         centres=np.stack([np.asarray(view.camera.centre, np.float64) for view in views]),
         scales=np.stack([np.asarray(view.camera.scale, np.float64) for view in views]),
     )
+
+
+def _exact(factor: float) -> float:
+    """A whole number, or one over a whole number."""
+    return float(round(factor)) if factor >= 1 else 1 / round(1 / factor)
+
+
+def _sampled_shape(shape: tuple[int, ...], factor: float) -> tuple[int, int]:
+    if factor >= 1:
+        return shape[0] * round(factor), shape[1] * round(factor)
+    return shape[0] // round(1 / factor), shape[1] // round(1 / factor)
+
+
+def _sampled(view: SweepView, factor: float, spacing: int) -> tuple[np.ndarray, np.ndarray]:
+    """Samples, and which of them have a census window of valid pixels only."""
+    image = np.where(view.valid, view.image, 0).astype(np.float32)
+    if factor >= 1:
+        k = round(factor)
+        reach = (spacing * CENSUS_HALF_COLS + k - 1) // k + (2 if k > 1 else 0)
+        return upsample_cubic(image, k), np.repeat(np.repeat(_shrink(view.valid, reach), k, 0), k, 1)
+    image, valid = _block_mean(image, view.valid, round(1 / factor))
+    return image, _shrink(valid, spacing * CENSUS_HALF_COLS)
 
 
 def _shrink(valid: np.ndarray, pixels: int) -> np.ndarray:
@@ -166,19 +179,15 @@ def _upsample(image, first, weights):  # type: ignore[no-untyped-def]
                 a0, a1, a2, a3 = weights[across, 0], weights[across, 1], weights[across, 2], weights[across, 3]
                 for c in range(cols):
                     p = c + shift
-                    line[c * k + across] = (
-                        a0 * padded[p] + a1 * padded[p + 1] + a2 * padded[p + 2] + a3 * padded[p + 3]
-                    )
+                    line[c * k + across] = a0 * padded[p] + a1 * padded[p + 1] + a2 * padded[p + 2] + a3 * padded[p + 3]
     return out
 
 
 @njit(cache=True)
-def _census(image, usable, spacing):  # type: ignore[no-untyped-def]
+def _census(image, usable, spacing, out):  # type: ignore[no-untyped-def]
+    """Fills `out` where `usable` and far enough from the border."""
     rows, cols = image.shape
-    out = np.full((rows, cols), np.uint64(1) << np.uint64(63), np.uint64)
     margin_r, margin_c = 3 * spacing, 4 * spacing
-    if cols <= 2 * margin_c:
-        return out
     word = np.empty(STRIP, np.uint64)
     # Strips of columns: the seven lines of a strip and its words stay in the nearest cache.
     for left in range(margin_c, cols - margin_c, STRIP):
@@ -199,21 +208,33 @@ def _census(image, usable, spacing):  # type: ignore[no-untyped-def]
             for c in range(width):
                 if usable[r, left + c]:
                     out[r, left + c] = word[c]
-    return out
 
 
-def ortho_luminance(views: Sequence[SweepView], grid: CellGrid, surface_m: np.ndarray, horizon_m: np.ndarray) -> np.ndarray:
+def ortho_luminance(
+    views: Sequence[SweepView], grid: CellGrid, surface_m: np.ndarray, horizon_m: np.ndarray
+) -> np.ndarray:
     """(cells,) uint8: mean of the views that see the surface, each stretched to its own range; 128 where none does."""
-    total, count = np.zeros(surface_m.size, np.float32), np.zeros(surface_m.size, np.float32)
-    x, y = np.meshgrid(grid.x_centres, grid.y_centres)
-    z = surface_m.ravel()
+    total = np.zeros(surface_m.size, np.float32)
+    count = np.zeros(surface_m.size, np.float32)
     for view, horizon in zip(views, horizon_m, strict=True):
-        u, v = view.camera.project(x.ravel(), y.ravel(), np.where(np.isfinite(z), z, 0))
-        rows, cols = view.image.shape
-        seen = np.isfinite(z) & (z >= horizon) & (u >= 0) & (v >= 0) & (u < cols) & (v < rows)
-        low, high = np.percentile(view.image[view.valid], (2, 98))
-        r, c = np.where(seen, v, 0).astype(np.int64), np.where(seen, u, 0).astype(np.int64)
-        seen &= view.valid[r, c]
-        total += np.where(seen, np.clip((view.image[r, c] - low) / max(high - low, 1e-6), 0, 1) * 255, 0)
-        count += seen
+        some = view.image[view.valid][::7]  # a seventh is enough for percentiles
+        low, high = np.percentile(some, (2, 98)) if some.size else (0.0, 1.0)
+        stretched = np.clip((view.image - np.float32(low)) * np.float32(255 / max(high - low, 1e-6)), 0, 255)
+        _add_ortho(
+            stretched.astype(np.float32), view.valid, *view.camera.arrays(), grid.x_centres, grid.y_centres,
+            surface_m.astype(np.float32).ravel(), horizon, total, count,
+        )  # fmt: skip
     return np.where(count > 0, total / np.maximum(count, 1), 128).astype(np.uint8)
+
+
+@njit(cache=True)
+def _add_ortho(image, valid, coefficients, centre, scale, xs, ys, surface, horizon, total, count):  # type: ignore[no-untyped-def]
+    rows, cols = image.shape
+    for cell in range(len(surface)):
+        z = surface[cell]
+        if not (z >= horizon[cell]):  # also where there is no surface
+            continue
+        u, v = project_poly(coefficients, centre, scale, xs[cell % len(xs)], ys[cell // len(xs)], np.float64(z))
+        if u >= 0 and v >= 0 and u < cols and v < rows and valid[np.int64(v), np.int64(u)]:
+            total[cell] += image[np.int64(v), np.int64(u)]
+            count[cell] += np.float32(1)

@@ -76,9 +76,7 @@ def agreement(
 
 
 @njit(cache=True)
-def _agreement(
-    words, offsets, widths, heights, coefficients, centres, scales, xs, ys, surface, horizon, agree_bits
-):  # type: ignore[no-untyped-def]
+def _agreement(words, offsets, widths, heights, coefficients, centres, scales, xs, ys, surface, horizon, agree_bits):  # type: ignore[no-untyped-def]
     views = len(offsets)
     cols = len(xs)
     cells = len(surface)
