@@ -18,6 +18,7 @@ CAP_M = 20.0  # a point without a neighbour within this counts as that far away
 OCCLUDERS_M = 40.0  # within this, what may stand between a point and the sky
 OTHER, ROOF, GROUND, FACADE = 0, 1, 2, 3
 CLASSES = {"roof": ROOF, "ground": GROUND, "facade": FACADE}
+_LOOKS_DOWN = -0.05  # a face whose normal points lower is an underside, even if low light grazes it (a crown's)
 STEEP = 0.35  # |z| of the normal under which a face is a facade (about 70 degrees)
 
 
@@ -92,7 +93,7 @@ def reachable_samples(sampled: Triangles, occluders: Triangles, keep: Box, per_m
     points, owner = sample_faces(sampled.points, sampled.ids, sampled.faces, per_m2, seed)
     normals, _ = face_normals(sampled.points, sampled.faces)
     samples = Samples(points, normals[owner], sampled.label[owner])
-    inside = samples.inside(keep)
+    inside = samples.inside(keep) & (samples.normals[:, 2] > _LOOKS_DOWN)
     if not inside.any():
         return samples.chosen(inside)
     used = np.unique(occluders.faces)

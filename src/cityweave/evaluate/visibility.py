@@ -17,6 +17,7 @@ from cityweave.render.depth import DepthMap, bounds, depth_map
 
 RINGS = ((90.0, 1), (78.0, 6), (60.0, 8), (38.0, 8), (15.0, 10))  # (elevation, directions): 33 together
 _TOLERANCE_M = 0.15
+_MOST_CARRIED_M = 0.2
 _MIN_FACING = 0.08  # cosine under which a face is seen too obliquely to be judged
 
 
@@ -32,7 +33,7 @@ def directions() -> NDArray[np.float64]:
 
 
 @njit(cache=True)
-def _mark(points, normals, owner, axes, origin, pixel, depth, tolerance, min_facing, visible):  # type: ignore[no-untyped-def]
+def _mark(points, normals, owner, axes, origin, pixel, depth, tolerance, most_carried, visible):  # type: ignore[no-untyped-def]
     height, width = depth.shape
     for p in range(points.shape[0]):
         if visible[p]:
@@ -40,7 +41,7 @@ def _mark(points, normals, owner, axes, origin, pixel, depth, tolerance, min_fac
         f = owner[p]
         n0, n1, n2 = normals[f, 0], normals[f, 1], normals[f, 2]
         facing = n0 * axes[2, 0] + n1 * axes[2, 1] + n2 * axes[2, 2]
-        if facing > -min_facing:
+        if facing > -_MIN_FACING:
             continue
         x, y, z = points[p, 0], points[p, 1], points[p, 2]
         u = (axes[0, 0] * x + axes[0, 1] * y + axes[0, 2] * z - origin[0]) / pixel
@@ -52,7 +53,10 @@ def _mark(points, normals, owner, axes, origin, pixel, depth, tolerance, min_fac
         # the map holds the depth at the pixel's centre: carry the point there along its own plane
         tilt_u = -(n0 * axes[0, 0] + n1 * axes[0, 1] + n2 * axes[0, 2]) / facing
         tilt_v = -(n0 * axes[1, 0] + n1 * axes[1, 1] + n2 * axes[1, 2]) / facing
-        there = w + pixel * ((c + 0.5 - u) * tilt_u + (r + 0.5 - v) * tilt_v)
+        carried = pixel * ((c + 0.5 - u) * tilt_u + (r + 0.5 - v) * tilt_v)
+        # Far along a steep plane that would lift a hidden wall through the roof above it; most points then still
+        # count by another direction.
+        there = w + max(carried, -most_carried)
         if depth[r, c] >= there - tolerance:
             visible[p] = True
 
@@ -74,6 +78,15 @@ class Hemisphere:
         visible = np.zeros(len(points), np.bool_)
         for m in self.maps:
             _mark(
-                points, normals_mx3, owner_k, m.axes, m.origin, m.pixel_m, m.depth, _TOLERANCE_M, _MIN_FACING, visible
+                points,
+                normals_mx3,
+                owner_k,
+                m.axes,
+                m.origin,
+                m.pixel_m,
+                m.depth,
+                _TOLERANCE_M,
+                _MOST_CARRIED_M,
+                visible,
             )
         return visible

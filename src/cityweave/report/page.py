@@ -68,7 +68,8 @@ th.text { text-align:left; } td.text { text-align:left; white-space:normal; }
 .plot .line { fill:none; stroke-width:2; } .plot .tick { font-size:12px; } .plot .name { font-size:12.5px; }
 .plot .line.s0{stroke:var(--s0)} .plot .line.s1{stroke:var(--s1)} .plot .line.s2{stroke:var(--s2)}
 .plot .line.s3{stroke:var(--s3)} .plot .dot.s0,.plot .name.s0{fill:var(--s0)}
-.plot .dot.s1,.plot .name.s1{fill:var(--s1)} .plot .dot.s2,.plot .name.s2{fill:var(--s2)} .plot .dot.s3,.plot .name.s3{fill:var(--s3)}
+.plot .dot.s1,.plot .name.s1{fill:var(--s1)} .plot .dot.s2,.plot .name.s2{fill:var(--s2)}
+.plot .dot.s3,.plot .name.s3{fill:var(--s3)}
 dl { display:grid; grid-template-columns:max-content 1fr; gap:5px 18px; font-size:14.5px; margin:14px 0 0;
   align-content:start; }
 dt { color:var(--soft); } dd { margin:0; overflow-wrap:anywhere; }

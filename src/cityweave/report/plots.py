@@ -68,10 +68,8 @@ def lines(
         path = " ".join(f"{u:.1f},{v:.1f}" for u, v in (at(*point) for point in line))
         parts.append(f'<polyline class="line s{k}" points="{path}"/>')
         if len(line) <= 12:
-            parts += [
-                f'<circle class="dot s{k}" cx="{u:.1f}" cy="{v:.1f}" r="2.6"/>'
-                for u, v in (at(*point) for point in line)
-            ]
+            dots = (at(*point) for point in line)
+            parts += [f'<circle class="dot s{k}" cx="{u:.1f}" cy="{v:.1f}" r="2.6"/>' for u, v in dots]
         u = at(*line[-1])[0]
         parts.append(f'<text class="name s{k}" x="{u + 8:.1f}" y="{place[k]:.1f}">{escape(name)}</text>')
     parts.append("</svg>")
