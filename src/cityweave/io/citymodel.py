@@ -90,12 +90,14 @@ def load_city_model(path: Path) -> CityModel:
     return model
 
 
+_UNKNOWN = 255
+
+
 @dataclass
 class _Collector:
     vertices: list[NDArray[np.float64]] = field(default_factory=list)
     faces: list[NDArray[np.int64]] = field(default_factory=list)
     surface: list[NDArray[np.uint8]] = field(default_factory=list)
-    judged: list[NDArray[np.bool_]] = field(default_factory=list)  # by slope, for want of semantics
     owner: list[NDArray[np.int32]] = field(default_factory=list)
     kind: list[int] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
@@ -106,17 +108,12 @@ class _Collector:
         self.kind.append(int(kind))
 
     def add(self, points: NDArray[np.float64], triangles: NDArray[np.int64], surface: Surface | None) -> None:
-        """Triangles of the object opened last; without a known surface each is judged by its slope."""
+        """Triangles of the object opened last; without a known surface each will be judged by its slope."""
         if not len(triangles):
             return
-        if surface is None:
-            what = surface_by_slope(points, triangles)
-        else:
-            what = np.full(len(triangles), surface, dtype=np.uint8)
         self.vertices.append(points)
         self.faces.append(triangles + self.count)
-        self.surface.append(what)
-        self.judged.append(np.full(len(triangles), surface is None))
+        self.surface.append(np.full(len(triangles), _UNKNOWN if surface is None else surface, dtype=np.uint8))
         self.owner.append(np.full(len(triangles), len(self.names) - 1, dtype=np.int32))
         self.count += len(points)
 
@@ -127,7 +124,9 @@ class _Collector:
         vertices, faces = joined(self.vertices, (0, 3), np.float64), joined(self.faces, (0, 3), np.int32)
         surface, owner = joined(self.surface, (0,), np.uint8), joined(self.owner, (0,), np.int32)
         if len(faces):
-            faces, surface = outwards(vertices, faces, surface, owner, joined(self.judged, (0,), np.bool_))
+            judged = surface == _UNKNOWN
+            surface[judged] = surface_by_slope(vertices, faces[judged])
+            faces, surface = outwards(vertices, faces, surface, owner, judged)
         return CityModel(
             vertices,
             faces,
@@ -139,7 +138,7 @@ class _Collector:
         )
 
 
-def surface_by_slope(points: NDArray[np.float64], triangles: NDArray[np.int64]) -> NDArray[np.uint8]:
+def surface_by_slope(points: NDArray[np.float64], triangles: NDArray[np.int32]) -> NDArray[np.uint8]:
     """Steeper than about 80° is a wall; what looks up is roof, what looks down is ground."""
     p = points[triangles]
     n = np.cross(p[:, 1] - p[:, 0], p[:, 2] - p[:, 0])

@@ -65,16 +65,21 @@ def assemble(
     bad_trees = trees.sticking_out(box) | _in_buildings(trees.table[:, :2], bodies, box)
     parts = [(bodies, bad_bodies), (boxes, bad_boxes), (trees, bad_trees)]
     labels, corner = ground_labels(b, box, origin_m)
-    mesh = _joined(ground, parts, origin_m)
+    vertices, faces, material, patch, patches, objects = _joined(ground, parts, origin_m)
     return Scene(
-        origin_m,
-        *mesh,
-        terrain_grid,
-        TERRAIN_CELL_M,
-        (box.xmin - origin_m[0], box.ymin - origin_m[1]),
-        labels,
-        LABEL_CELL_M,
-        corner,
+        origin_m=origin_m,
+        vertices=vertices,
+        faces=faces,
+        material=material,
+        patch=patch,
+        patches=patches,
+        objects=objects,
+        terrain=terrain_grid,
+        terrain_cell_m=TERRAIN_CELL_M,
+        terrain_corner=(box.xmin - origin_m[0], box.ymin - origin_m[1]),
+        labels=labels,
+        label_cell_m=LABEL_CELL_M,
+        label_corner=corner,
     )
 
 

@@ -111,16 +111,15 @@ def park(b: Builder, layout: Layout, lot: Quad, rng: np.random.Generator, max_he
             part(np.array([(-8, -13), (8, -13), (8, 13), (-8, 13)]) + c, 0.05, 0.95, 0.05, 0.95),
             Label.COURT,
         )
+    corners = np.array([layout.to_st(*c) for c in lot])
+    low, high = corners.min(axis=0), corners.max(axis=0)
     for _ in range(int(rng.integers(4, 7))):
         group = at(lot, rng.uniform(0.1, 0.9), rng.uniform(0.1, 0.9))
         for _ in range(int(rng.integers(3, 8))):
-            p = group + rng.normal(0.0, 5.5, 2)
-            inside = layout.to_st(*p)
-            corners = [layout.to_st(*c) for c in lot]
-            if min(c[0] for c in corners) < inside[0] < max(c[0] for c in corners) and min(
-                c[1] for c in corners
-            ) < inside[1] < max(c[1] for c in corners):
-                plant(b, layout, rng, p)
+            place = group + rng.normal(0.0, 5.5, 2)
+            inside = np.array(layout.to_st(*place))
+            if (inside > low).all() and (inside < high).all():
+                plant(b, layout, rng, place)
 
 
 def sport(b: Builder, layout: Layout, lot: Quad, rng: np.random.Generator, max_height_m: float) -> None:

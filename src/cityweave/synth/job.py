@@ -234,8 +234,10 @@ class Studio:
             )
 
     def cameras(self) -> list[tuple[str, Pinhole]]:
-        """In the scene's frame. The aim lies on the ground of the core, somewhat before its middle."""
+        """In the scene's frame, aimed at the ground of the core: from high up somewhat beyond its middle, so that the
+        foreground is core as well."""
         box, synth = self.config.city.box, self.synth
+        side = min(box.width, box.height)
         out = []
         for height_m in synth.test_heights_m:
             for number, heading_deg in enumerate(synth.test_headings_deg):
@@ -243,7 +245,8 @@ class Studio:
                 ahead = np.array([np.sin(a), np.cos(a)])
                 aside = np.array([ahead[1], -ahead[0]]) * (0.1 if number % 2 else -0.1)
                 middle = np.array([box.width, box.height]) / 2
-                aim = middle + (aside - 0.08 * ahead) * min(box.width, box.height)
+                beyond = 0.08 if height_m > 0.6 * side else -0.08
+                aim = middle + (aside + beyond * ahead) * side
                 z = float(self.scene.ground(aim[:1], aim[1:])[0])
                 camera = Pinhole.look_at(
                     np.array([*(aim - ahead * height_m), z + height_m]),

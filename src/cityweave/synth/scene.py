@@ -154,15 +154,15 @@ class Builder:
         material: int,
         rgb: tuple[float, float, float],
         seed: int = 0,
-        owner: int = -1,
     ) -> None:
-        """A closed box of its own, standing into whatever is below it; it goes when its owner goes."""
+        """A closed box of its own, standing into whatever is below it."""
         size = (length, width, z0, z1)
-        self.boxes.append((centre[0], centre[1], along[0], along[1], *size, int(material), *rgb, seed, owner))
+        self.boxes.append((centre[0], centre[1], along[0], along[1], *size, int(material), *rgb, seed, -1))
 
     def fixture(self, *box: Any) -> None:
-        """A box on the current object."""
-        self.box(*box, owner=self.current)
+        """A box on the current object, which goes when that goes."""
+        self.box(*box)
+        self.boxes[-1] = (*self.boxes[-1][:-1], self.current)
 
     def tree(self, x: float, y: float, z: float, radius: float, height: float, kind: int, seed: int) -> None:
         self.trees.append((x, y, z, radius, height, kind, seed))

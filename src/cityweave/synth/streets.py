@@ -79,16 +79,20 @@ def river(b: Builder, layout: Layout, i: int, j: int) -> None:
     s0, s1 = layout.line_s(i) + layout.width_s(i) / 2, layout.line_s(i + 1) - layout.width_s(i + 1) / 2
     t0, t1 = layout.line_t(j), layout.line_t(j + 1)
     middle = layout.river_line(i)
-    steps = np.linspace(t0, t1, 9)
-    for a, c in pairwise(steps):
-        b.label(strip(layout, False, 0.0, a, c, s0, s1), Label.SIDEWALK)
-        b.label(strip(layout, False, 0.0, a, c, s0 + SIDEWALK_M, s1 - SIDEWALK_M), Label.GRASS)
-        for side in (-1.0, 1.0):
-            x = middle + side * (RIVER_HALF_M + 7.0)
-            b.label(strip(layout, False, x, a, c, -1.3, 1.3), Label.PATH)
-            x = middle + side * (RIVER_HALF_M + 3.0)
-            b.label(strip(layout, False, x, a, c, -3.0, 3.0), Label.PAVING)
-        b.label(strip(layout, False, middle, a, c, -RIVER_HALF_M - 0.4, RIVER_HALF_M + 0.4), Label.WATER)
+    quay = RIVER_HALF_M + 3.0
+    layers = [(s0, s1, Label.SIDEWALK), (s0 + SIDEWALK_M, s1 - SIDEWALK_M, Label.GRASS)]
+    for side in (-1.0, 1.0):
+        x = middle + side * (RIVER_HALF_M + 7.0)
+        layers += [
+            (x - 1.3, x + 1.3, Label.PATH),
+            (middle + side * quay - 3.0, middle + side * quay + 3.0, Label.PAVING),
+        ]
+    layers.append((middle - RIVER_HALF_M - 0.4, middle + RIVER_HALF_M + 0.4, Label.WATER))
+    for left, right, label in layers:
+        for a, c in pairwise(np.linspace(t0, t1, 9)):
+            # over the ends, the water most: what is straight in the street frame is not quite so on the ground
+            over = 2.5 if label == Label.WATER else 1.0
+            b.label(strip(layout, False, 0.0, a - over, c + over, left, right), label)
     gap = layout.width_t(j) / 2 + 5.0
     for side, edge in ((-1.0, s0), (1.0, s1)):
         room = abs(middle + side * RIVER_HALF_M - edge)
