@@ -19,15 +19,18 @@ from cityweave.geometry.field import neighbourhood, value
 
 LAYERS = 6  # a column's codes: layers 0-3 of its corners, 4 and 5 of the base under it
 BASE = 4
+HALF_WAY_SHARE = 0.12  # of a jump: closer to one end than this belongs to it
+SIDE_TOLERANCE_M = 0.15  # how far an eave may stand out from the nodes beside it
 MARGIN = 0.45  # a vertex stays this far (in cells) from its cell's centre at most: strictly inside
 
 
 @njit(cache=True)
 def sharpen(h, limit, passes):  # type: ignore[no-untyped-def]
-    """Snap nodes caught half-way up a wall to its nearer end.
+    """Make walls of what the height model smeared and the blend averaged. `limit`: steeper than any roof, per node.
 
-    A height model smears a wall over some cells and the blend averages two opinions of it; the nodes in
-    between would become terraces. A node both `limit` above one neighbour and below another is such a node.
+    Where more than 2 `limit` lie within a node's neighbours there is a jump. A node that is neither at its top nor at
+    its foot, by more than a roof's slope accounts for, is half-way up a wall and snaps to the nearer end, or it would
+    become a terrace. Beside a jump a node keeps to the heights of the nodes on its own side, or eaves fray.
     """
     rows, cols = h.shape
     for _ in range(passes):
@@ -39,15 +42,42 @@ def sharpen(h, limit, passes):  # type: ignore[no-untyped-def]
                     continue
                 lo = v
                 hi = v
+                nearest = np.inf
                 for b in range(max(j - 1, 0), min(j + 2, rows)):
                     for a in range(max(i - 1, 0), min(i + 2, cols)):
-                        if not math.isnan(h[b, a]):
+                        if not math.isnan(h[b, a]) and (a != i or b != j):
                             lo = min(lo, h[b, a])
                             hi = max(hi, h[b, a])
-                if v - lo > limit and hi - v > limit:
+                            nearest = min(nearest, abs(h[b, a] - v))
+                if hi - lo <= 1.5 * limit:
+                    continue
+                part = HALF_WAY_SHARE * (hi - lo)
+                if nearest < max(0.5 * part, 0.35 * limit):  # it has company, as on a roof
+                    part = max(part, 0.7 * limit)
+                if hi - lo > 2.0 * limit and v - lo > part and hi - v > part:
                     out[j, i] = lo if v - lo <= hi - v else hi
+                else:
+                    out[j, i] = _keep_to_side(h, j, i, 0.5 * (lo + hi))
         h = out
     return h
+
+
+@njit(cache=True)
+def _keep_to_side(h, j, i, middle):  # type: ignore[no-untyped-def]
+    """h[j, i] clamped to its neighbours on the same side of `middle`; itself when it is alone there."""
+    rows, cols = h.shape
+    v = h[j, i]
+    lo = np.inf
+    hi = -np.inf
+    for b in range(max(j - 1, 0), min(j + 2, rows)):
+        for a in range(max(i - 1, 0), min(i + 2, cols)):
+            u = h[b, a]
+            if not math.isnan(u) and (a != i or b != j) and (u > middle) == (v > middle):
+                lo = min(lo, u)
+                hi = max(hi, u)
+    if lo > hi:
+        return v
+    return min(max(v, lo - SIDE_TOLERANCE_M), hi + SIDE_TOLERANCE_M)
 
 
 @njit(cache=True)
@@ -101,7 +131,12 @@ def _crossing(h, fx, fy, dx, dy, z_mid, low_first, beta, centred, softness, w, h
 
 
 @njit(cache=True)
-def crossings(h, first_x, first_y, step, z, wx, wy, beta, centred, softness):  # type: ignore[no-untyped-def]
+def crossings(h, blunt, first_x, first_y, step, z, wx, wy, beta, centred, softness):  # type: ignore[no-untyped-def]
+    """Places of the walls on their edges, -1/2..1/2 about the middle.
+
+    `blunt` is the lattice before it was sharpened. A node that was half-way up a wall said how much of its cell lies
+    on either side, and the wall moves by that much.
+    """
     rows, cols = z.shape
     cx = np.zeros((rows, cols))
     cy = np.zeros((rows, cols))
@@ -118,6 +153,33 @@ def crossings(h, first_x, first_y, step, z, wx, wy, beta, centred, softness):  #
                 mid = 0.5 * (z[r, c] + z[r + 1, c])
                 cy[r, c] = _crossing(h, fx, fy, 0.0, step, mid, z[r, c] < z[r + 1, c], beta, centred, softness, w, hv)
     return cx, cy
+
+
+@njit(cache=True)
+def _set_corners(wx, wy, cx, cy, off, links):  # type: ignore[no-untyped-def]
+    """Put the corner of a building where its two walls meet, and keep it out of the smoothing.
+
+    The wall turns in a corner's cell and runs straight through both cells beside it. A step of an oblique wall
+    turns back at once.
+    """
+    rows, cols = wx.shape
+    for r in range(2, rows - 1):
+        for c in range(2, cols - 1):
+            across = wx[r - 1, c - 1] != wx[r, c - 1] and wy[r - 1, c - 1] != wy[r - 1, c]
+            if links[r, c] != 2 or not across:
+                continue
+            down = wx[r - 1, c - 1]
+            left = wy[r - 1, c - 1]
+            q = r - 1 if down else r + 1
+            p = c - 1 if left else c + 1
+            straight = links[q, c] == 2 and wx[q - 1, c - 1] and wx[q, c - 1]
+            straight = straight and links[r, p] == 2 and wy[r - 1, p - 1] and wy[r - 1, p]
+            if straight:
+                x = cx[r - 1, c - 1] if down else cx[r, c - 1]
+                y = cy[r - 1, c - 1] if left else cy[r - 1, c]
+                off[r, c, 0] = min(max(x, -MARGIN), MARGIN)
+                off[r, c, 1] = min(max(y, -MARGIN), MARGIN)
+                links[r, c] = 8
 
 
 @njit(cache=True)
@@ -162,6 +224,7 @@ def place(wx, wy, cx, cy, live, rounds):  # type: ignore[no-untyped-def]
                 off[r, c, 1] = min(max(y / n, -MARGIN), MARGIN)
             whole = live[r - 1, c - 1] and live[r - 1, c] and live[r, c] and live[r, c - 1]
             links[r, c] = n if whole else 9
+    _set_corners(wx, wy, cx, cy, off, links)
     start = off.copy()
     for _ in range(rounds):
         old = off.copy()
@@ -191,34 +254,37 @@ def place(wx, wy, cx, cy, live, rounds):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _slopes(z, wx, wy, live, steep):  # type: ignore[no-untyped-def]
-    """Rise per cell at every point, from the neighbours that are on the same side of every wall."""
+def slopes(z, wx, wy, live, steep):  # type: ignore[no-untyped-def]
+    """Rise per cell at every point, from the neighbours on the same side of every wall; beside a wall over two
+    cells, since there a slope is extrapolated."""
     rows, cols = z.shape
     g = np.zeros((rows, cols, 2))
-    for r in range(1, rows - 1):
-        for c in range(1, cols - 1):
+    for r in range(2, rows - 2):
+        for c in range(2, cols - 2):
             if not live[r, c]:
                 continue
-            n = 0
-            s = 0.0
-            if live[r, c - 1] and not wx[r, c - 1]:
-                s += z[r, c] - z[r, c - 1]
-                n += 1
-            if live[r, c + 1] and not wx[r, c]:
-                s += z[r, c + 1] - z[r, c]
-                n += 1
-            if n > 0:
-                g[r, c, 0] = min(max(s / n, -steep), steep)
-            n = 0
-            s = 0.0
-            if live[r - 1, c] and not wy[r - 1, c]:
-                s += z[r, c] - z[r - 1, c]
-                n += 1
-            if live[r + 1, c] and not wy[r, c]:
-                s += z[r + 1, c] - z[r, c]
-                n += 1
-            if n > 0:
-                g[r, c, 1] = min(max(s / n, -steep), steep)
+            west = live[r, c - 1] and not wx[r, c - 1]
+            east = live[r, c + 1] and not wx[r, c]
+            south = live[r - 1, c] and not wy[r - 1, c]
+            north = live[r + 1, c] and not wy[r, c]
+            if west and east:
+                x = 0.5 * (z[r, c + 1] - z[r, c - 1])
+            elif west:
+                x = 0.5 * (z[r, c] - z[r, c - 2]) if live[r, c - 2] and not wx[r, c - 2] else z[r, c] - z[r, c - 1]
+            elif east:
+                x = 0.5 * (z[r, c + 2] - z[r, c]) if live[r, c + 2] and not wx[r, c + 1] else z[r, c + 1] - z[r, c]
+            else:
+                x = 0.0
+            if south and north:
+                y = 0.5 * (z[r + 1, c] - z[r - 1, c])
+            elif south:
+                y = 0.5 * (z[r, c] - z[r - 2, c]) if live[r - 2, c] and not wy[r - 2, c] else z[r, c] - z[r - 1, c]
+            elif north:
+                y = 0.5 * (z[r + 2, c] - z[r, c]) if live[r + 2, c] and not wy[r + 1, c] else z[r + 1, c] - z[r, c]
+            else:
+                y = 0.0
+            g[r, c, 0] = min(max(x, -steep), steep)
+            g[r, c, 1] = min(max(y, -steep), steep)
     return g
 
 
@@ -236,7 +302,7 @@ def layers(z, live, wx, wy, off, steep, base):  # type: ignore[no-untyped-def]
     lab = np.full((rows, cols, 4), np.int8(BASE))
     zl = np.full((rows, cols, LAYERS), absent)
     pinched = np.zeros((rows, cols), np.bool_)
-    g = _slopes(z, wx, wy, live, steep)
+    g = slopes(z, wx, wy, live, steep)
     cr = (-1, -1, 0, 0)
     cc = (-1, 0, 0, -1)
     alive = np.zeros(4, np.bool_)

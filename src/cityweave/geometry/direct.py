@@ -32,6 +32,8 @@ from numba import njit
 from cityweave.geometry.field import FieldShape, Lattice, neighbourhood
 
 TRUST_SIGMA_M = 0.5  # a pixel this certain, or more, has full weight
+RAMP_JUMP_M = 3.0  # within 5 pixels: more than a roof rises
+RAMP_SHARE = 0.15  # of a jump: closer to one end than this belongs to it
 
 
 @dataclass(frozen=True)
@@ -45,14 +47,40 @@ class FitSettings:
     tolerance_m: float = 2e-4  # mean step below which the fit has converged
 
 
+@njit(cache=True)
+def _half_way(target, jump):  # type: ignore[no-untyped-def]
+    """Pixels part-way up a wall: mixed or smeared, true of neither side. Over the 5 x 5 pixels round each."""
+    rows, cols = target.shape
+    out = np.zeros(target.shape, np.bool_)
+    for j in range(rows):
+        for i in range(cols):
+            v = target[j, i]
+            lo = v
+            hi = v
+            for b in range(max(j - 2, 0), min(j + 3, rows)):
+                for a in range(max(i - 2, 0), min(i + 3, cols)):
+                    if target[b, a] < lo:  # false for NaN
+                        lo = target[b, a]
+                    if target[b, a] > hi:
+                        hi = target[b, a]
+            part = RAMP_SHARE * (hi - lo)
+            out[j, i] = hi - lo > jump and v - lo > part and hi - v > part
+    return out
+
+
 def pixel_weights(sigma: np.ndarray | None, filled: np.ndarray | None, target: np.ndarray) -> np.ndarray:
-    """Trust per pixel: 1 for certain, falling with sigma; filled-in pixels only hint. 0 where no data."""
+    """Trust per pixel: 1 for certain, falling with sigma; 0 where there is no data.
+
+    Pixels that were filled in, or that are half-way up a wall, only hint.
+    """
     weight = np.ones(target.shape, np.float32)
     if sigma is not None:
         weight = np.where(np.isfinite(sigma), TRUST_SIGMA_M / np.maximum(sigma, TRUST_SIGMA_M), weight)
         weight = np.maximum(weight, 0.1)
     if filled is not None:
         weight = np.where(filled, 0.25 * weight, weight)
+    half_way = _half_way(np.ascontiguousarray(target, np.float32), RAMP_JUMP_M)
+    weight = np.where(half_way, 0.1 * weight, weight)
     return np.where(np.isfinite(target), weight, 0.0).astype(np.float32)
 
 

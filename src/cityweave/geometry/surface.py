@@ -25,8 +25,8 @@ from cityweave.geometry.cells import BASE, LAYERS
 from cityweave.geometry.field import FieldShape, Lattice, root_grid
 from cityweave.mesh import RIM, STEPS_PER_M, SURFACE
 
-SMOOTHING_ROUNDS = 6
-SHARPEN_PASSES = 2
+SMOOTHING_ROUNDS = 3
+SHARPEN_PASSES = 3
 POINT_RING = SMOOTHING_ROUNDS + 4  # foreign points that a border cell's place can depend on
 LATTICE_RING = POINT_RING + SHARPEN_PASSES + 2  # nodes beyond the core that `extract` wants, at the widest
 _ID_BIAS = 1 << 27
@@ -114,7 +114,8 @@ def extract(
     wx, wy = cells.find_walls(z, live, settings.wall_jump_m, settings.steep_m)
     step = settings.cell_m / shape.pitch_m
     cx, cy = cells.crossings(
-        h - z0_m, _node_units(i0 - ring, lattice.i0, step), _node_units(j0 - ring, lattice.j0, step), step, z, wx, wy,
+        h - z0_m, lattice.h.astype(np.float64) - z0_m, _node_units(i0 - ring, lattice.i0, step),
+        _node_units(j0 - ring, lattice.j0, step), step, z, wx, wy,
         shape.beta, shape.centred, shape.softness_m,
     )  # fmt: skip
     off = cells.place(wx, wy, cx, cy, live, SMOOTHING_ROUNDS)
