@@ -84,15 +84,15 @@ def smooth(surface_m: np.ndarray, radius: int, band_m: float) -> np.ndarray:
 def fill_holes(surface_m: np.ndarray, small_cells: int, step_m: float) -> np.ndarray:
     """A copy without NaN (unless nothing is known). Small holes take the median around them.
 
-    Large holes continue their LOWER rim: what no two views see is ground beside a wall, not roof. Rim cells more than
-    `step_m` above the hole's low rim (its 20th percentile) don't feed it.
+    Large holes continue their LOWER rim: what no two views see is ground beside a wall, not roof. Rim cells feed it
+    that are at most `step_m` above the low rim (the 20th percentile).
     """
     hole = ~np.isfinite(surface_m)
     if not hole.any() or hole.all():
         return surface_m.astype(np.float32)
     labels, _ = ndimage.label(hole, np.ones((3, 3), bool))
     known = np.where(hole, np.nan, surface_m).astype(np.float32)
-    feeds = ~hole
+    feeds = np.zeros_like(hole)
     patch = np.full(known.shape, np.nan, np.float32)
     for number, window in enumerate(ndimage.find_objects(labels), start=1):
         rows, cols = (slice(max(s.start - 2, 0), s.stop + 2) for s in window)
@@ -104,9 +104,9 @@ def fill_holes(surface_m: np.ndarray, small_cells: int, step_m: float) -> np.nda
         if inside.sum() <= small_cells:
             patch[rows, cols][inside] = np.median(heights)
         else:
-            feeds[rows, cols][rim & (known[rows, cols] > np.percentile(heights, 20) + step_m)] = False
+            feeds[rows, cols] |= rim & (known[rows, cols] <= np.percentile(heights, 20) + step_m)
     if not feeds.any():
-        feeds = ~hole
+        return np.where(hole, patch, surface_m).astype(np.float32)
     spread = spread_smoothly(known, feeds)
     return np.where(hole, np.where(np.isfinite(patch), patch, spread), surface_m).astype(np.float32)
 

@@ -13,7 +13,6 @@ from cityweave.grid import CellGrid
 
 COST_PER_BIT = 4  # costs are uint8: the mean number of unlike bits, times this
 NEUTRAL_COST = CENSUS_BITS * COST_PER_BIT // 2  # what unrelated pixels cost
-MAX_VIEWS = 16
 
 
 @intrinsic
@@ -24,6 +23,11 @@ def popcount(typing_context, word):  # type: ignore[no-untyped-def]
         return builder.ctpop(arguments[0])
 
     return types.uint64(types.uint64), generate
+
+
+@njit(cache=True)
+def popcount_of(word):  # type: ignore[no-untyped-def]
+    return popcount(word)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import tracemalloc
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cityweave.config import DsmConfig
+from cityweave.dsm.reconstruct import FILLED, MEASURED, HeightModel, reconstruct
+from cityweave.grid import Box, CellGrid
+from tests.dsm.conftest import Town
+
+CORE = (slice(16, -16), slice(16, -16))
+
+
+@pytest.fixture(scope="module")
+def model(small_town: Town) -> HeightModel:
+    return reconstruct(small_town.views, small_town.grid, small_town.heights_m, DsmConfig())
+
+
+def test_six_views_of_a_town(small_town: Town, model: HeightModel) -> None:
+    error = (model.dsm - small_town.truth)[CORE]
+    measured = (model.source == MEASURED)[CORE]
+    assert np.abs(error).mean() < 0.7
+    assert abs(np.median(error)) < 0.1
+    assert (measured & (np.abs(error) <= 1)).mean() > 0.93
+    assert measured.mean() > 0.95
+
+
+def test_layers_agree_with_each_other(model: HeightModel) -> None:
+    assert np.isfinite(model.dsm).all()
+    assert set(np.unique(model.source)) <= {MEASURED, FILLED}
+    assert (model.count[model.source == MEASURED] >= 2).all()
+    assert (model.count[model.source == FILLED] == 0).all()
+    assert (model.sigma > 0).all()
+
+
+def test_sigma_is_honest(small_town: Town, model: HeightModel) -> None:
+    """Two thirds within one sigma, and what it calls doubtful is much worse than what it calls good."""
+    ratio = np.abs(model.dsm - small_town.truth) / model.sigma
+    assert 0.3 < np.percentile(ratio[CORE], 68) < 1.2
+    error, sigma = np.abs(model.dsm - small_town.truth)[CORE], model.sigma[CORE]
+    assert error[sigma > 1].mean() > 4 * error[sigma < 0.3].mean()
+
+
+def test_twice_the_same_bits(small_town: Town, model: HeightModel) -> None:
+    again = reconstruct(small_town.views, small_town.grid, small_town.heights_m, DsmConfig())
+    for name in ("dsm", "sigma", "count", "source"):
+        assert getattr(again, name).tobytes() == getattr(model, name).tobytes()
+
+
+def test_two_views_still_give_a_surface(small_town: Town) -> None:
+    pair = [small_town.views[1], small_town.views[3]]
+    found = reconstruct(pair, small_town.grid, small_town.heights_m, DsmConfig())
+    error = (found.dsm - small_town.truth)[CORE]
+    assert abs(np.median(error)) < 0.15
+    assert (np.abs(error) <= 1).mean() > 0.7
+
+
+def test_no_texture_is_not_measured(small_town: Town) -> None:
+    blank = [replace(view, image=np.full(view.image.shape, 500.0)) for view in small_town.views[:3]]
+    grid = CellGrid.covering(Box(0, 0, 24, 24), 0.5)
+    assert reconstruct(blank, grid, (-5.0, 30.0), DsmConfig()).measured_share == 0
+
+
+def test_invalid_pixels_leave_a_hole_that_is_marked_as_filled(small_town: Town) -> None:
+    masked = []
+    for view in small_town.views:
+        u, v = view.camera.project(np.array([20.0, 44.0]), np.array([44.0, 20.0]), np.array([0.0, 0.0]))
+        valid = view.valid.copy()
+        valid[int(v[0]) : int(v[1]), int(u[0]) : int(u[1])] = False
+        masked.append(replace(view, valid=valid))
+    found = reconstruct(masked, small_town.grid, small_town.heights_m, DsmConfig())
+    rows = cols = slice(2 * (8 + 28), 2 * (8 + 36))
+    assert (found.source[rows, cols] == FILLED).mean() > 0.5
+    assert np.isfinite(found.dsm).all()
+
+
+def test_memory_follows_the_surface_not_the_range(small_town: Town) -> None:
+    """The fine volume of a range of 1000 m is no larger than that of one that just holds the town."""
+    grid = CellGrid.covering(Box(10, 10, 42, 42), 0.5)
+
+    def peak_mb(heights_m: tuple[float, float]) -> float:
+        tracemalloc.start()
+        reconstruct(small_town.views[:4], grid, heights_m, DsmConfig())
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak / 2**20
+
+    narrow, wide = peak_mb((-12.0, 130.0)), peak_mb((-300.0, 700.0))
+    assert wide < narrow + 12

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cityweave.dsm.sgm import aggregate, winners
+
+FLAT = np.zeros(256, np.int16)
+
+
+def one_path(costs: list[np.ndarray], low: list[int], p1: int, p2: int) -> list[np.ndarray]:
+    """A path along a list of cells, written as the textbook has it."""
+    out = [costs[0].astype(int)]
+    for i in range(1, len(costs)):
+        before, least = out[-1], out[-1].min()
+        at = {low[i - 1] + k: value for k, value in enumerate(before)}
+        far = 10**6
+        row = []
+        for k, cost in enumerate(costs[i]):
+            z = low[i] + k
+            best = min(at.get(z, far), at.get(z - 1, far) + p1, at.get(z + 1, far) + p1, least + p2)
+            row.append(cost + best - least)
+        out.append(np.array(row))
+    return out
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None)
+def test_a_single_row_is_two_textbook_paths(seed: int) -> None:
+    """In one row the six slanted and vertical paths have no neighbour and add the plain cost."""
+    draw = np.random.default_rng(seed)
+    cells = int(draw.integers(1, 9))
+    low = draw.integers(-4, 5, cells).astype(np.int32)
+    costs = [draw.integers(0, 249, draw.integers(1, 8)).astype(np.uint8) for _ in range(cells)]
+    start = np.concatenate([[0], np.cumsum([len(c) for c in costs])]).astype(np.int64)
+    p2 = FLAT + np.int16(150)
+    total = aggregate(np.concatenate(costs), start, low, 1, cells, 20, p2, np.zeros(cells, np.uint8))
+    there = one_path(costs, list(low), 20, 150)
+    back = one_path(costs[::-1], list(low[::-1]), 20, 150)[::-1]
+    expected = [a + b + 6 * c.astype(int) for a, b, c in zip(there, back, costs, strict=True)]
+    assert total.tolist() == np.concatenate(expected).tolist()
+
+
+def volume(rows: int, cols: int, heights: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.arange(rows * cols + 1, dtype=np.int64) * heights, np.zeros(rows * cols, np.int32)
+
+
+def test_an_outlier_gives_way_and_a_step_stays() -> None:
+    rows, cols, heights = 9, 12, 10
+    start, low = volume(rows, cols, heights)
+    truth = np.where(np.arange(cols) < 6, 2, 7) * np.ones((rows, 1), int)
+    cost = np.full((rows, cols, heights), 120, np.uint8)
+    np.put_along_axis(cost, truth[..., None], 20, axis=2)
+    cost[4, 3] = 120
+    cost[4, 3, 9] = 60
+    p2 = FLAT + np.int16(200)
+    total = aggregate(cost.ravel(), start, low, rows, cols, 20, p2, np.zeros(rows * cols, np.uint8))
+    index, margin = winners(total, start, low)
+    assert np.array_equal(np.round(index).astype(int).reshape(rows, cols), truth)
+    assert (margin > 0).all()
+
+
+def test_a_jump_settles_on_the_picture_edge() -> None:
+    """Where the data say nothing, the jump goes where it is cheap: along the edge of the guide."""
+    rows, cols, heights = 7, 16, 8
+    start, low = volume(rows, cols, heights)
+    cost = np.full((rows, cols, heights), 100, np.uint8)
+    cost[:, :3, 1] = 0
+    cost[:, -3:, 6] = 0
+    guide = np.where(np.arange(cols) < 10, 30, 200).astype(np.uint8) * np.ones((rows, 1), np.uint8)
+    p2 = np.where(np.arange(256) > 50, 25, 200).astype(np.int16)
+    index, _ = winners(aggregate(cost.ravel(), start, low, rows, cols, 20, p2, guide.ravel()), start, low)
+    assert np.array_equal(np.round(index).reshape(rows, cols)[3], np.where(np.arange(cols) < 10, 1, 6))
+
+
+def test_the_order_of_heights_plays_no_part() -> None:
+    """Turning the grid or the heights round turns the result round: no direction is preferred."""
+    draw = np.random.default_rng(3)
+    rows, cols, heights = 6, 8, 7
+    start, low = volume(rows, cols, heights)
+    cost = draw.integers(0, 249, (rows, cols, heights)).astype(np.uint8)
+    p2, guide = FLAT + np.int16(90), np.zeros(rows * cols, np.uint8)
+
+    def total(values: np.ndarray) -> np.ndarray:
+        return aggregate(np.ascontiguousarray(values).ravel(), start, low, rows, cols, 12, p2, guide).reshape(
+            cost.shape
+        )
+
+    assert np.array_equal(total(cost[::-1, ::-1, ::-1]), total(cost)[::-1, ::-1, ::-1])
+
+
+def test_parts_of_a_step_come_from_a_parabola() -> None:
+    z = np.arange(9)
+    start, low = volume(1, 1, 9)
+    index, _ = winners((100 + 8 * (z - 4.25) ** 2).astype(np.uint16), start, low + np.int32(10))
+    assert abs(index[0] - 14.25) < 0.05
+
+
+def test_no_range_no_height() -> None:
+    index, margin = winners(np.zeros(3, np.uint16), np.array([0, 0, 3], np.int64), np.zeros(2, np.int32))
+    assert np.isnan(index[0]) and margin[1] == 0
