@@ -282,3 +282,21 @@ def make_run(folder: Path, quarantined: str | None = None) -> Run:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"s": seconds, "cpu_time": 1.0}) + "\n")
     return run
+
+
+def make_real_run(folder: Path, with_reference: bool = True) -> Run:
+    """The same city as if photographed for real: no truth but the reference heights inside the AOIs."""
+    from cityweave.aoi import REFERENCE, AoiWriter
+
+    synthetic = make_run(folder)
+    values = synthetic.config.model_dump(mode="json") | {"synth": None}
+    values["sources"] = {"views": [{"name": name, "path": f"{name}.tif"} for name in "ab"]}
+    run = Run(synthetic.folder, load_config(values))
+    for tile in city_tiles(run.config):
+        path = run.tile_folder(tile) / "aoi.zarr"
+        with AoiWriter(path, tile, crs_wkt="", vertical="ellipsoid", halo_m=8.0, z0_m=90.0) as aoi:
+            if with_reference:
+                grid = CellGrid.covering(tile.core.grow(8.0), GSD_M)
+                aoi.add_raster(REFERENCE, true_heights(grid), grid)
+        manifest(run, "ingest", tile, {"aoi": "aoi.zarr"})
+    return run

@@ -132,3 +132,30 @@ class TestBorder:
         other = Run(tmp_path, fake_city.config(shift_m=8))
         with pytest.raises(DataError, match="accepted: half a tile, 16 m"):
             job.border(evaluated, other)
+
+
+def test_a_real_city_is_measured_against_its_reference_heights(tmp_path: Path) -> None:
+    run = fake_city.make_real_run(tmp_path)
+    job.run(run)
+    metrics = metrics_of(run)
+    assert metrics["dsm"]["mae_m"] == metrics["dsm"]["median_m"] == 0.25
+    assert metrics["dsm"]["building_mae_m"] is None
+    assert metrics["mesh"]["boundary_edges"] == 0 and metrics["mesh"]["triangles"] > 0
+    for figure, reason in (
+        ("dsm.building_mae_m", "no building mask"),
+        ("mesh.f1", "not synthetic"),
+        ("mesh.riser_share", "not synthetic"),
+        ("texture.psnr", "not synthetic"),
+    ):
+        section, name = figure.split(".")
+        assert metrics[section][name] is None
+        assert reason in metrics["reasons"][figure]
+    assert metrics["texture"]["seam_step"] > 0
+
+
+def test_a_city_without_any_reference(tmp_path: Path) -> None:
+    run = fake_city.make_real_run(tmp_path, with_reference=False)
+    job.run(run)
+    metrics = metrics_of(run)
+    assert metrics["dsm"]["mae_m"] is None
+    assert metrics["reasons"]["dsm.mae_m"] == "there is no reference height in the city"

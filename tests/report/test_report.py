@@ -148,3 +148,15 @@ def test_plots_escape_and_stay_inside() -> None:
     lines = plots.lines([("p", [(0, 0.2), (4, 2.0)])], "x", "y", (0, 1), [0, 4], [0, 1])
     ys = [float(v) for pair in re.findall(r'points="([^"]+)"', lines) for v in re.findall(r",([\d.]+)", pair)]
     assert min(ys) >= 0 and max(ys) <= 260
+
+
+def test_page_of_a_city_without_truth(tmp_path: Path) -> None:
+    run = fake_city.make_real_run(tmp_path, with_reference=False)
+    run = Run(
+        run.folder, run.config.model_copy(update={"report": run.config.report.model_copy(update={"width_px": 320})})
+    )
+    evaluate.run(run)
+    job.run(run)
+    html = (run.folder / "report.html").read_text()
+    assert "There are no reference heights to compare with." in html
+    assert "there is no true mesh" in html

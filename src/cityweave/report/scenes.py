@@ -26,7 +26,7 @@ _SUN = (-148.0, 40.0)  # azimuth and elevation in degrees, seen from the south-w
 _SKY_DIRECTIONS = 20
 _SHADOW_SIDE_PX = 1280
 _SKY_TOP, _SKY_BOTTOM = (196, 211, 225), (240, 241, 238)
-_PLINTH_RGB = (164, 160, 152)
+_PLINTH_RGB, _PLINTH_SHADE_RGB = (171, 167, 158), (132, 129, 124)
 _CLAY_RGB = (232, 227, 217)
 
 
@@ -61,13 +61,16 @@ class Stage:
         return 0 if len(self.tiles) <= 16 else 2
 
     def outline(self) -> NDArray[np.float64]:
-        """Points (n, 3) that a picture of the whole must hold: the coarsest surface, thinned."""
+        """Points (n, 3) that a picture of the whole must hold: the coarsest surface, thinned, and the plinth's foot."""
         parts = []
         for tile in self.tiles:
             mesh = tile_levels(self.run, tile)[-1]
             points = mesh.world()[np.unique(mesh.faces[mesh.part == SURFACE])] - self.origin
             thinned = points[:: max(1, len(points) // 2000)]
             parts += [thinned, points[[points[:, 2].argmin(), points[:, 2].argmax()]]]
+        low, high = bounds(np.concatenate(parts))
+        foot = low[2] - 0.02 * float(max(high[0] - low[0], high[1] - low[1]))
+        parts.append(np.array([(x, y, foot) for x in (low[0], high[0]) for y in (low[1], high[1])]))
         return np.concatenate(parts)
 
     def meshes(self) -> Iterator[TexturedMesh]:
@@ -75,10 +78,9 @@ class Stage:
             yield textured_tile(self.run, tile, self.origin, self.level)
 
     def plinth(self, outline: NDArray[np.float64]) -> TexturedMesh:
-        """The rim that closes the city, in one colour, cut off shortly below the ground."""
+        """The rim that closes the city, in one colour, cut off where the outline ends."""
         points, faces, start = [], [], 0
-        low, high = outline.min(axis=0), outline.max(axis=0)
-        floor = low[2] - 0.02 * float(max(high[0] - low[0], high[1] - low[1]))
+        floor = float(outline[:, 2].min())
         for tile in self.tiles:
             levels = tile_levels(self.run, tile)
             mesh = levels[min(self.level, len(levels) - 1)]
@@ -88,14 +90,14 @@ class Stage:
             points.append(world)
             faces.append(rim + start)
             start += len(world)
-        joined = np.concatenate(faces).astype(np.int32)
-        return TexturedMesh(
-            np.concatenate(points),
-            joined,
-            np.zeros((len(joined), 3, 2), np.float32),
-            np.full((2, 2, 3), _PLINTH_RGB, np.uint8),
-            np.full((2, 2), 255, np.uint8),
-        )
+        corners, joined = np.concatenate(points), np.concatenate(faces).astype(np.int32)
+        a, b, c = (corners[joined[:, k]] for k in range(3))
+        normal = np.cross(b - a, c - a)
+        sideways = np.abs(normal[:, 0]) > np.abs(normal[:, 1])  # its east and west sides lie in the shade
+        uv = np.full((len(joined), 3, 2), 0.5, np.float32)
+        uv[:, :, 0] = np.where(sideways, 0.75, 0.25)[:, None]
+        colour = np.array([[_PLINTH_RGB, _PLINTH_SHADE_RGB]] * 2, np.uint8)
+        return TexturedMesh(corners, joined, uv, colour, np.full((2, 2), 255, np.uint8))
 
 
 def aerial(outline: NDArray[np.float64], width: int, height: int, heading_deg: float, pitch_deg: float) -> Pinhole:
