@@ -174,7 +174,7 @@ class GeometryConfig(Section):
     lr_m: float = Field(0.4, gt=0, description="largest step of a node's height")
     tv: float = Field(0.6, ge=0, description="weight of height differences between nodes, in pixels per metre")
     laplacian: float = Field(0.02, ge=0, description="weight of the squared Laplacian, in pixels per metre")
-    normal_tv: float = Field(0.5, ge=0, description="weight of changes of the normal, in pixels x metres per radian")
+    normal_tv: float = Field(0.5, ge=0, description="weight of changes of the normal, in pixels x metres")
     cell_m: float | None = Field(None, gt=0, description="vertex spacing before simplification; default: pitch_m")
     wall_jump_m: float = Field(1.5, gt=0, description="a smaller step between two points is a slope, not a wall")
     wall_slope_deg: float = Field(65.0, gt=45, lt=90, description="steeper than any roof")

@@ -13,6 +13,7 @@ from cityweave.geometry.field import FieldShape, Lattice
 from cityweave.geometry.simplify import simplify
 from cityweave.geometry.solid import close
 from cityweave.geometry.surface import LATTICE_RING, Patch, SurfaceSettings, extract
+from cityweave.geometry.target import pixel_weights
 from cityweave.mesh import STEPS_PER_M, SURFACE, TileMesh
 
 SHAPE = FieldShape(pitch_m=1.0, softness_m=0.5, beta=2.0)
@@ -55,7 +56,7 @@ def fit_tile(raster, size_m: int, gsd_m: float = 0.5, ramp: int = 4, seed: int =
             r, c = (dj + 1) * half * m, (di + 1) * half * m
             side = (half + 2 * halo) * m
             target = heights[r : r + side, c : c + side]
-            weight = direct.pixel_weights(None, None, target)
+            weight = pixel_weights(None, None, target)
             i0, j0 = di * half, dj * half
             lattice, _ = direct.fit(target, weight, i0 - halo, j0 - halo, SHAPE, gsd_m, direct.FitSettings(**settings))
             divisions.append(FittedDivision(lattice, i0, j0, i0 + half, j0 + half))

@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cityweave.geometry.direct import FitSettings, fit, pixel_weights
+from cityweave.geometry.direct import FitSettings, fit
 from cityweave.geometry.field import FieldShape, heights
+from cityweave.geometry.target import pixel_weights
 from tests.geometry import city
 
 SHAPE = FieldShape(1.0, 0.5, 2.0)

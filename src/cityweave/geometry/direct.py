@@ -12,9 +12,9 @@ A4     mean |H_pred - H_target| over valid pixels, here as a sum with a weight p
 A5     Laplacian of mesh vertices. Here of nodes; a neighbour across a jump does not pull, because on the
        mesh the neighbours of a roof vertex at an eave are wall vertices. The published 0.5 acts on
        normalised coordinates, where it is nearly nothing (0.002 per metre for a 500 m division).
-A6     total variation of rendered normals. Here of the angle of each lattice profile along x and along y:
-       |atan(d+ / p) - atan(d- / p)|, which like A6 is bounded, so that a wall costs no more than an edge.
-       The published 0.01 is worth 2.5 m of height error per radian on a pixel of a 500 m division.
+A6     total variation of rendered normals. Here of the horizontal part of the normal of each lattice profile
+       along x and along y, d / sqrt(p^2 + d^2), which like A6 is bounded: a wall costs no more than an edge.
+       The published 0.01 is worth 2.5 m of height error per unit of normal on a pixel of a 500 m division.
 (none) Total variation of node heights: A4 alone follows outliers and leaves holes free. It permits jumps.
 
 The FlexiCubes regulariser has no counterpart: there is no cube grid whose weights could degenerate.
@@ -30,10 +30,9 @@ import numpy as np
 from numba import njit
 
 from cityweave.geometry.field import FieldShape, Lattice, neighbourhood
+from cityweave.geometry.target import fill_holes, start_heights
 
-TRUST_SIGMA_M = 0.5  # a pixel this certain, or more, has full weight
-RAMP_JUMP_M = 3.0  # within 5 pixels: more than a roof rises
-RAMP_SHARE = 0.15  # of a jump: closer to one end than this belongs to it
+FLAT_SHARE = 1.0  # of the softness: over less relief tanh is straight, and the root a mean to some millimetres
 
 
 @dataclass(frozen=True)
@@ -42,134 +41,9 @@ class FitSettings:
     lr_m: float = 0.4
     tv: float = 0.6  # pixels, per metre between two nodes
     laplacian: float = 0.02  # pixels per metre
-    normal_tv: float = 0.5  # pixels x metres per radian
+    normal_tv: float = 0.5  # pixels x metres per unit of normal
     jump_m: float = 1.5  # nodes further apart than this are on two sides of a wall
     tolerance_m: float = 2e-4  # mean step below which the fit has converged
-
-
-@njit(cache=True)
-def _half_way(target, jump):  # type: ignore[no-untyped-def]
-    """Pixels part-way up a wall: mixed or smeared, true of neither side. Over the 5 x 5 pixels round each."""
-    rows, cols = target.shape
-    out = np.zeros(target.shape, np.bool_)
-    for j in range(rows):
-        for i in range(cols):
-            v = target[j, i]
-            lo = v
-            hi = v
-            for b in range(max(j - 2, 0), min(j + 3, rows)):
-                for a in range(max(i - 2, 0), min(i + 3, cols)):
-                    if target[b, a] < lo:  # false for NaN
-                        lo = target[b, a]
-                    if target[b, a] > hi:
-                        hi = target[b, a]
-            part = RAMP_SHARE * (hi - lo)
-            out[j, i] = hi - lo > jump and v - lo > part and hi - v > part
-    return out
-
-
-def pixel_weights(sigma: np.ndarray | None, filled: np.ndarray | None, target: np.ndarray) -> np.ndarray:
-    """Trust per pixel: 1 for certain, falling with sigma; 0 where there is no data.
-
-    Pixels that were filled in, or that are half-way up a wall, only hint.
-    """
-    weight = np.ones(target.shape, np.float32)
-    if sigma is not None:
-        weight = np.where(np.isfinite(sigma), TRUST_SIGMA_M / np.maximum(sigma, TRUST_SIGMA_M), weight)
-        weight = np.maximum(weight, 0.1)
-    if filled is not None:
-        weight = np.where(filled, 0.25 * weight, weight)
-    half_way = _half_way(np.ascontiguousarray(target, np.float32), RAMP_JUMP_M)
-    weight = np.where(half_way, 0.1 * weight, weight)
-    return np.where(np.isfinite(target), weight, 0.0).astype(np.float32)
-
-
-@njit(cache=True)
-def _weighted_median(v, w, n):  # type: ignore[no-untyped-def]
-    """Lower weighted median; a mean of two values would put a node half-way up a wall. Sorts v, w in place."""
-    for a in range(1, n):
-        x = v[a]
-        y = w[a]
-        b = a - 1
-        while b >= 0 and v[b] > x:
-            v[b + 1] = v[b]
-            w[b + 1] = w[b]
-            b -= 1
-        v[b + 1] = x
-        w[b + 1] = y
-    half = 0.0
-    for a in range(n):
-        half += w[a]
-    half *= 0.5
-    run = 0.0
-    for a in range(n):
-        run += w[a]
-        if run >= half - 1e-9:
-            return v[a]
-    return v[n - 1]
-
-
-@njit(cache=True)
-def _start(target, weight, m):  # type: ignore[no-untyped-def]
-    """Per node the median of its own pixels, with the ring of pixels round them as a lighter vote."""
-    rows = target.shape[0] // m
-    cols = target.shape[1] // m
-    h = np.full((rows, cols), np.nan)
-    v = np.empty((m + 2) * (m + 2))
-    w = np.empty((m + 2) * (m + 2))
-    for j in range(rows):
-        for i in range(cols):
-            n = 0
-            own = 0
-            for y in range(max(j * m - 1, 0), min((j + 1) * m + 1, rows * m)):
-                for x in range(max(i * m - 1, 0), min((i + 1) * m + 1, cols * m)):
-                    if weight[y, x] > 0.0:
-                        inside = j * m <= y < (j + 1) * m and i * m <= x < (i + 1) * m
-                        v[n] = target[y, x]
-                        w[n] = weight[y, x] * (1.0 if inside else 0.25)
-                        own += inside
-                        n += 1
-            if own > 0:
-                h[j, i] = _weighted_median(v, w, n)
-    return h
-
-
-@njit(cache=True)
-def _fill(h):  # type: ignore[no-untyped-def]
-    """Grow the known nodes over the holes, ring by ring, each by the median of its known neighbours."""
-    rows, cols = h.shape
-    v = np.empty(8)
-    w = np.ones(8)
-    holes = np.empty((h.size, 2), np.int64)
-    n_holes = 0
-    for j in range(rows):
-        for i in range(cols):
-            if math.isnan(h[j, i]):
-                holes[n_holes, 0] = j
-                holes[n_holes, 1] = i
-                n_holes += 1
-    new = np.empty(n_holes)
-    while n_holes > 0:
-        for k in range(n_holes):
-            n = 0
-            for b in range(max(holes[k, 0] - 1, 0), min(holes[k, 0] + 2, rows)):
-                for a in range(max(holes[k, 1] - 1, 0), min(holes[k, 1] + 2, cols)):
-                    if not math.isnan(h[b, a]):
-                        v[n] = h[b, a]
-                        w[n] = 1.0
-                        n += 1
-            new[k] = _weighted_median(v, w, n) if n > 0 else np.nan
-        left = 0
-        for k in range(n_holes):
-            j = holes[k, 0]
-            i = holes[k, 1]
-            if math.isnan(new[k]):
-                holes[left, 0] = j
-                holes[left, 1] = i
-                left += 1
-            else:
-                h[j, i] = new[k]
-        n_holes = left
 
 
 @njit(cache=True)
@@ -196,86 +70,112 @@ def _phase_tables(m, beta, centred):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def _load(h, j, i, off_x, off_y, centred, hv):  # type: ignore[no-untyped-def]
+    """The nine heights of the pixel at this place in cell (j, i) of the padded lattice; returns their range."""
+    tx, ty, a, b = _corner(j, i, off_x, off_y)
+    k = 0
+    lo = np.inf
+    hi = -np.inf
+    for dj in range(-1, 2):
+        for di in range(-1, 2):
+            if centred:
+                low = h[b + dj, a + di] * (1.0 - tx) + h[b + dj, a + di + 1] * tx
+                high = h[b + dj + 1, a + di] * (1.0 - tx) + h[b + dj + 1, a + di + 1] * tx
+                v = low * (1.0 - ty) + high * ty
+            else:
+                v = h[j + 2 + dj, i + 2 + di]
+            hv[k] = v
+            lo = min(lo, v)
+            hi = max(hi, v)
+            k += 1
+    return lo, hi
+
+
+@njit(cache=True)
+def _corner(j, i, off_x, off_y):  # type: ignore[no-untyped-def]
+    """Bilinear fractions and lower-left node of a place in cell (j, i), for the reading `centred`."""
+    a = i + 2 if off_x >= 0.0 else i + 1
+    b = j + 2 if off_y >= 0.0 else j + 1
+    return off_x - math.floor(off_x), off_y - math.floor(off_y), a, b
+
+
+@njit(cache=True)
+def _scatter(grad, j, i, off_x, off_y, centred, g):  # type: ignore[no-untyped-def]
+    """Add the gradient of the nine heights of `_load` to the nodes they came from."""
+    tx, ty, a, b = _corner(j, i, off_x, off_y)
+    k = 0
+    for dj in range(-1, 2):
+        for di in range(-1, 2):
+            if centred:
+                grad[b + dj, a + di] += g[k] * (1.0 - tx) * (1.0 - ty)
+                grad[b + dj, a + di + 1] += g[k] * tx * (1.0 - ty)
+                grad[b + dj + 1, a + di] += g[k] * (1.0 - tx) * ty
+                grad[b + dj + 1, a + di + 1] += g[k] * tx * ty
+            else:
+                grad[j + 2 + dj, i + 2 + di] += g[k]
+            k += 1
+
+
+@njit(cache=True)
+def _newton(w, hv, lo, hi, z, inv, move, part):  # type: ignore[no-untyped-def]
+    """One clamped Newton step of a root; `part` gets dz/dh_j. Where the heights lie within a fraction of the
+    softness tanh is its argument, and the root their weighted mean."""
+    if (hi - lo) * inv < FLAT_SHARE:
+        z = 0.0
+        for k in range(9):
+            part[k] = w[k]
+            z += w[k] * hv[k]
+        return z
+    z = min(max(z, lo), hi)
+    s = 0.0
+    total = 1e-9
+    for k in range(9):
+        t = _tanh((z - hv[k]) * inv)
+        part[k] = w[k] * (1.0 - t * t)
+        s += w[k] * t
+        total += part[k]
+    for k in range(9):
+        part[k] /= total
+    z -= min(max(s / (total * inv), -move), move)
+    return min(max(z, lo), hi)
+
+
+@njit(cache=True)
 def _data_step(h, z, target, weight, tables, off, softness, centred, move, grad):  # type: ignore[no-untyped-def]
     """One Newton step of every pixel's root and the gradient of sum weight |z - target|. `h` is padded by 2."""
-    rows = z.shape[0]
-    cols = z.shape[1]
-    phases = tables.shape[0]
     inv = 1.0 / softness
     hv = np.empty(9)
-    sech = np.empty(9)
+    part = np.empty(9)
+    cell = np.zeros(9)
     loss = 0.0
-    for j in range(rows):
-        for i in range(cols):
-            for q in range(phases):
-                k = 0
-                if centred:
-                    tx = off[q, 0] if off[q, 0] >= 0 else off[q, 0] + 1.0
-                    ty = off[q, 1] if off[q, 1] >= 0 else off[q, 1] + 1.0
-                    sx = 0 if off[q, 0] >= 0 else -1
-                    sy = 0 if off[q, 1] >= 0 else -1
-                    for dj in range(-1, 2):
-                        for di in range(-1, 2):
-                            a = i + 2 + di + sx
-                            b = j + 2 + dj + sy
-                            hv[k] = (h[b, a] * (1 - tx) + h[b, a + 1] * tx) * (1 - ty) + (
-                                h[b + 1, a] * (1 - tx) + h[b + 1, a + 1] * tx
-                            ) * ty
-                            k += 1
-                else:
-                    for dj in range(-1, 2):
-                        for di in range(-1, 2):
-                            hv[k] = h[j + 2 + dj, i + 2 + di]
-                            k += 1
-                lo = hv[0]
-                hi = hv[0]
-                for k in range(1, 9):
-                    lo = min(lo, hv[k])
-                    hi = max(hi, hv[k])
-                zq = min(max(z[j, i, q], lo), hi)
-                s = 0.0
-                total = 0.0
-                for k in range(9):
-                    t = _tanh((zq - hv[k]) * inv)
-                    sech[k] = tables[q, k] * (1.0 - t * t)
-                    s += tables[q, k] * t
-                    total += sech[k]
-                total = max(total, 1e-9)
-                zq -= min(max(s / (total * inv), -move), move)
-                zq = min(max(zq, lo), hi)
+    lo = 0.0
+    hi = 0.0
+    for j in range(z.shape[0]):
+        for i in range(z.shape[1]):
+            for q in range(z.shape[2]):
+                if q == 0 or centred:
+                    lo, hi = _load(h, j, i, off[q, 0], off[q, 1], centred, hv)
+                    cell[:] = 0.0
+                zq = _newton(tables[q], hv, lo, hi, z[j, i, q], inv, move, part)
                 z[j, i, q] = zq
-                wt = weight[j, i, q]
-                if wt > 0.0:
-                    r = zq - target[j, i, q]
-                    loss += wt * abs(r)
-                    g = wt * r / math.sqrt(r * r + 0.0025) / total
-                    for k in range(9):
-                        sech[k] *= g
-                    k = 0
-                    if centred:
-                        for dj in range(-1, 2):
-                            for di in range(-1, 2):
-                                a = i + 2 + di + sx
-                                b = j + 2 + dj + sy
-                                grad[b, a] += sech[k] * (1 - tx) * (1 - ty)
-                                grad[b, a + 1] += sech[k] * tx * (1 - ty)
-                                grad[b + 1, a] += sech[k] * (1 - tx) * ty
-                                grad[b + 1, a + 1] += sech[k] * tx * ty
-                                k += 1
-                    else:
-                        for dj in range(-1, 2):
-                            for di in range(-1, 2):
-                                grad[j + 2 + dj, i + 2 + di] += sech[k]
-                                k += 1
+                r = zq - target[j, i, q]
+                loss += weight[j, i, q] * abs(r)
+                g = weight[j, i, q] * r / math.sqrt(r * r + 0.0025)
+                for k in range(9):
+                    cell[k] += g * part[k]
+                if centred or q == z.shape[2] - 1:
+                    _scatter(grad, j, i, off[q, 0], off[q, 1], centred, cell)
     return loss
 
 
 @njit(cache=True)
 def _profile(d, e, pitch, normal):  # type: ignore[no-untyped-def]
-    """Gradient of normal |atan(e/p) - atan(d/p)| with respect to d and e, smoothed near zero."""
-    turn = math.atan(e / pitch) - math.atan(d / pitch)
-    g = normal * turn / math.sqrt(turn * turn + 0.0025) / pitch
-    return -g / (1.0 + (d / pitch) ** 2), g / (1.0 + (e / pitch) ** 2)
+    """Gradient of normal |sin(slope e) - sin(slope d)| with respect to the rises d and e, smoothed near zero."""
+    ld = math.sqrt(pitch * pitch + d * d)
+    le = math.sqrt(pitch * pitch + e * e)
+    turn = e / le - d / ld
+    g = normal * turn / math.sqrt(turn * turn + 0.0025) * pitch * pitch
+    return -g / (ld * ld * ld), g / (le * le * le)
 
 
 @njit(cache=True)
@@ -344,7 +244,7 @@ def _solve(  # type: ignore[no-untyped-def]
     grad = np.zeros(h.shape)
     first = np.zeros(h.shape)
     second = np.zeros(h.shape)
-    for _ in range(12):
+    for _ in range(6):
         _data_step(h, z, target, weight, tables, off, softness, centred, 1e9, grad)
     used = steps
     for step in range(steps):
@@ -383,10 +283,10 @@ def fit(
     if target.shape != weight.shape or target.shape[0] % m or target.shape[1] % m:
         raise ValueError(f"target {target.shape} and weight {weight.shape} must agree and be multiples of {m}")
     weight = np.where(np.isfinite(target), weight, 0.0)
-    h = _start(np.ascontiguousarray(target, np.float64), weight.astype(np.float64), m)
+    h = start_heights(np.ascontiguousarray(target, np.float64), weight.astype(np.float64), m)
     if not np.isfinite(h).any():
         raise ValueError("the height model holds no value here")
-    _fill(h)
+    fill_holes(h)
     padded = np.pad(h, 2, mode="edge")
     rows, cols = h.shape
 

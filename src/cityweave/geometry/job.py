@@ -19,6 +19,7 @@ from cityweave.geometry.field import FieldShape, Lattice
 from cityweave.geometry.simplify import simplify
 from cityweave.geometry.solid import close
 from cityweave.geometry.surface import LATTICE_RING, SurfaceSettings, extract
+from cityweave.geometry.target import pixel_weights
 from cityweave.grid import DIVISIONS, Box, CellGrid, Tile
 from cityweave.manifest import Manifest, Products, Run, run_job
 from cityweave.mesh import TileMesh, save_levels
@@ -78,7 +79,7 @@ def fit_division(config: Config, tile: Tile, division: int, dsm: Path) -> tuple[
         raise Quarantine(f"{tile.name}: the height model of division {division} is empty")
     lattice, steps = direct.fit(
         target,
-        direct.pixel_weights(sigma, source == FILLED, target),
+        pixel_weights(sigma, source == FILLED, target),
         i0 - halo,
         j0 - halo,
         _shape(settings),
