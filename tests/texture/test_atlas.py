@@ -105,11 +105,32 @@ def test_charts_are_padded(atlas):
 
 
 def test_all_levels_share_the_plan_view(levels, atlas):
-    for mesh, uv in zip(levels, atlas.uv, strict=True):
+    for k, (mesh, uv) in enumerate(zip(levels, atlas.uv, strict=True)):
         label = label_faces(mesh, 65.0, 2.0)
         px = uv[label == TOP] * [atlas.layout.width, atlas.layout.height]
         expected = atlas.layout.plan_px(mesh.xyz())[mesh.faces[label == TOP]]
-        assert np.abs(px - expected).max() < 1e-3
+        at_wall = np.isin(mesh.faces[label == TOP], mesh.faces[label >= 0])
+        assert np.abs(px - expected)[~at_wall].max() < 1e-3
+        assert np.abs(px - expected).max() < 0.501 * 2**k
+
+
+def test_lookups_keep_off_the_edge_of_a_roof():
+    """A box of 8 m: roof coordinates move in by half a texel, those of the ground away from the box."""
+    heights = np.full((24, 24), 2.0)
+    heights[8:16, 8:16] = 12.0
+    mesh = scene.stepped_mesh(heights)
+    made = build_atlas([mesh], NOTHING, SETTINGS)
+    px = made.uv[0].astype(np.float64) * [made.layout.width, made.layout.height]
+    west, north = made.layout.top_origin_m
+    place = np.stack([west + px[..., 0] * 0.25, north - px[..., 1] * 0.25], axis=-1)
+    flat = label_faces(mesh, 65.0, 2.0) == TOP
+    roof = flat & (mesh.xyz()[mesh.faces][:, :, 2] == 12.0).all(axis=1)
+    inset = 0.5 * 0.25
+    assert np.allclose(place[roof].reshape(-1, 2).min(axis=0), 8 + inset, atol=1e-4)
+    assert np.allclose(place[roof].reshape(-1, 2).max(axis=0), 16 - inset, atol=1e-4)
+    ground = place[flat & ~roof].reshape(-1, 2)
+    inside = (np.abs(ground - 12.0) < 4.0 + inset - 1e-4).all(axis=1)
+    assert not inside.any()
 
 
 def test_neighbours_fill_the_gutter_of_the_plan_view(heights):

@@ -21,6 +21,7 @@ from cityweave.texture.charts import PLAIN, TOP, components, face_frame, facing,
 from cityweave.texture.pack import shelf_pack
 
 _PLAIN_TEXELS = 16  # one patch of plain colour for rim and bottom; still two texels after three halvings
+_EDGE_INSET_PX = 0.5  # of the level's own texels; more makes roofs visibly smaller than their pictures
 _POLITE_SPLITS = 6  # rounds in which overlapping faces are moved to a chart together
 
 
@@ -132,8 +133,8 @@ def build_atlas(levels: list[TileMesh], around: Triangles, settings: AtlasSettin
     )  # fmt: skip
     plain = (width - _PLAIN_TEXELS, 0, width, _PLAIN_TEXELS)
     uv = [
-        _texture_coordinates(mesh, label, part, layout, row0, plain)
-        for mesh, label, part, row0 in zip(levels, labels, facades, starts, strict=False)
+        _texture_coordinates(mesh, labels[k], facades[k], layout, starts[k], plain, _EDGE_INSET_PX * 2**k)
+        for k, mesh in enumerate(levels)
     ]
     bands = [_top_band(levels[0], labels[0], around, layout, shape)]
     for k, (mesh, part) in enumerate(zip(levels, facades, strict=True)):
@@ -237,13 +238,44 @@ def _texture_coordinates(
     layout: AtlasLayout,
     row0: int,
     plain: tuple[int, int, int, int],
+    inset_px: float,
 ) -> np.ndarray:
-    px = layout.plan_px(mesh.xyz())[mesh.faces]  # (m,3,2)
+    plan = layout.plan_px(mesh.xyz())
+    plan += inset_px * _inward(plan, mesh.faces, label)
+    px = plan[mesh.faces]  # (m,3,2)
     px[label == PLAIN] = (plain[0] + plain[2]) / 2, (plain[1] + plain[3]) / 2
     px[part.faces] = part.corner_px + np.array([0, row0])
     # Coarse levels may reach past the plan view's edge by rounding only; keep every lookup inside the picture.
     uv = px / [layout.width, layout.height]
     return np.clip(uv, 0.0, 1.0).astype(np.float32)
+
+
+def _inward(plan_nx2: np.ndarray, faces_mx3: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Per vertex (n,2), the way from a wall's edge into the roof or ground that ends there; 0 off the walls.
+
+    In the plan view a roof's last texel touches the street's first. A lookup right on the edge would mix the two, so
+    texture coordinates keep a little inside. The length is such that every edge at a corner moves by one.
+    """
+    corner = faces_mx3.astype(np.int64)
+    top, wall = corner[label == TOP], corner[label >= 0]
+
+    def edges(faces: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        start, end = np.concatenate(faces.T), np.concatenate(np.roll(faces, -1, axis=1).T)
+        return start, end, np.minimum(start, end) << 32 | np.maximum(start, end)
+
+    start, end, key = edges(top)
+    chosen = np.isin(key, edges(wall)[2])
+    start, end = start[chosen], end[chosen]
+    along = plan_nx2[end] - plan_nx2[start]
+    length = np.hypot(along[:, 0], along[:, 1])
+    # Counter-clockwise seen from above, and v counts down: the inside is to the left of the direction of travel.
+    normal = np.stack([along[:, 1], -along[:, 0]], axis=1) / np.where(length > 0, length, np.inf)[:, None]
+    ends, count = np.concatenate([start, end]), len(plan_nx2)
+    total = np.stack([np.bincount(ends, np.tile(normal[:, k], 2), count) for k in range(2)], axis=1)
+    number = np.bincount(np.concatenate([start, end]), np.tile(length > 0, 2), count)
+    square = (total * total).sum(axis=1)
+    clear = square > 0.2 * number**2  # else the edges face each other: there is no inside
+    return np.where(clear[:, None], total * (number / np.where(clear, square, 1.0))[:, None], 0.0)
 
 
 def _top_band(
