@@ -20,7 +20,7 @@ from tests.texture import scene
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Run:
-    run = scene.make_run(tmp_path_factory.mktemp("results") / "boxes", quarantined=(0, 1))
+    run = scene.make_run(tmp_path_factory.mktemp("results") / "boxes", quarantined=(0, 1), pictures=False)
     job.heights(run)
     return run
 
@@ -160,7 +160,7 @@ def test_a_height_model_that_misses_its_core_is_refused():
 
 
 def test_a_city_of_quarantined_tiles_is_refused(tmp_path):
-    run = scene.make_run(tmp_path / "boxes", side_m=64, quarantined="all")
+    run = scene.make_run(tmp_path / "boxes", quarantined="all", pictures=False)
     with pytest.raises(DataError, match="every one is quarantined"):
         job.heights(run)
     assert len(city_tiles(run.config)) == 4

@@ -171,8 +171,13 @@ def linear_rpc(camera: PolyCamera, tile: Tile, z0_m: float, to_geodetic) -> RPC:
     )  # fmt: skip
 
 
-def make_run(folder: Path, side_m: int = 64, quarantined: tuple[int, int] | str | None = None) -> Run:
-    """A run of 2 x 2 tiles with ingest, survey, dsm and mesh done; `quarantined`: the tile without, (i, j) or "all"."""
+def make_run(
+    folder: Path, side_m: int = 64, quarantined: tuple[int, int] | str | None = None, pictures: bool = True
+) -> Run:
+    """A run of 2 x 2 tiles with survey, dsm and, with `pictures`, ingest and mesh done.
+
+    `quarantined`: the tile that is out, (i, j) or "all".
+    """
     config = load_config(
         {
             "city": {
@@ -207,7 +212,7 @@ def make_run(folder: Path, side_m: int = 64, quarantined: tuple[int, int] | str 
             path.write_text(json.dumps({"views": facts}))
 
     run_job(run, "survey", survey)
-    whole = stepped_mesh(heights)
+    whole = stepped_mesh(heights) if pictures else None
     for number, tile in enumerate(city_tiles(config)):
         place = (number % 2, number // 2)
         reason = "no picture shows it" if quarantined in ("all", place) else None
@@ -216,7 +221,7 @@ def make_run(folder: Path, side_m: int = 64, quarantined: tuple[int, int] | str 
 
 
 def _make_tile(
-    run: Run, tile: Tile, heights: np.ndarray, whole: TileMesh, place: tuple[int, int], reason: str | None
+    run: Run, tile: Tile, heights: np.ndarray, whole: TileMesh | None, place: tuple[int, int], reason: str | None
 ) -> None:
     from cityweave.errors import Quarantine
 
@@ -253,8 +258,9 @@ def _make_tile(
         with products.path("dsm", ".zarr") as path:
             write_heights(path, CellGrid.covering(tile.core.grow(8), 0.5), heights, run)
 
-    run_job(run, "ingest", ingest, tile=tile)
-    run_job(run, "geometry", mesh, name="mesh", tile=tile)
+    if whole is not None:
+        run_job(run, "ingest", ingest, tile=tile)
+        run_job(run, "geometry", mesh, name="mesh", tile=tile)
     run_job(run, "dsm", dsm, tile=tile)
 
 
