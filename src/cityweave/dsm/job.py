@@ -105,16 +105,16 @@ def usable_views(
 ) -> tuple[list[SweepView], list[str]]:
     """The AOI's views with cameras in tile-local metres, and why the others are left out."""
     to_geodetic = geodetic_transform(config.city.crs, vertical_grid(config.city.vertical))
-    heights = tuple(map(float, aoi.attributes["heights_m"]))
+    low, high = map(float, aoi.attributes["heights_m"])
     usable, refused = [], []
     for name in aoi.views:
         layer = aoi.view(name)
         try:
-            camera = fit_local(layer.rpc, to_geodetic, box, heights, corner_m)
+            camera = fit_local(layer.rpc, to_geodetic, box, (low, high), corner_m)
         except DataError as error:
             raise DataError(f"view {name}: {error}") from error
         view = SweepView(name, *_pixels(layer), camera)
-        cover = _cover(view, box, corner_m, sum(heights) / 2 - corner_m[2])
+        cover = _cover(view, box, corner_m, (low + high) / 2 - corner_m[2])
         if not view.valid.any():
             refused.append(f"{name} has no valid pixel there")
         elif cover < MIN_COVER:
@@ -181,7 +181,7 @@ def write_heights(path: Path, grid: CellGrid, layers: Mapping[str, np.ndarray], 
     for axis, values in (("x", grid.x_centres), ("y", grid.y_centres)):
         write(axis, values, (axis,), {"units": "metre", "standard_name": f"projection_{axis}_coordinate"})
     t = grid.transform
-    spatial_ref = {
+    spatial_ref: dict[str, Any] = {
         "crs_wkt": aoi.crs_wkt,
         "GeoTransform": " ".join(repr(float(number)) for number in (t.c, t.a, t.b, t.f, t.d, t.e)),
     }

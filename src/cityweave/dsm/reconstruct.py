@@ -69,7 +69,7 @@ def reconstruct(
     for _ in range(config.visibility_rounds if len(views) > 2 else 0):
         surface = _cleaned(winner.surface, len(views), config)
         # A roof that grew over the ground beside it would hide that ground for ever: views must confirm what hides.
-        seen, count, _ = agreement(stack, grid, surface, horizon, OCCLUDER_BITS)
+        seen, count = agreement(stack, grid, surface, horizon, OCCLUDER_BITS)
         occluder = np.where(count >= config.occluder_share * seen, surface, np.nan)
         horizon = horizons(occluder, bounds.bottom, grid.gsd_m, leans) - np.float32(config.visibility_tolerance_m)
         guide = ortho_luminance(views, grid, winner.surface, horizon)
@@ -77,7 +77,7 @@ def reconstruct(
 
     surface = _cleaned(winner.surface, len(views), config)
     horizon = horizons(surface, bounds.bottom, grid.gsd_m, leans) - np.float32(config.visibility_tolerance_m)
-    _, count, _ = agreement(stack, grid, surface, horizon, config.agree_share * CENSUS_BITS)
+    _, count = agreement(stack, grid, surface, horizon, config.agree_share * CENSUS_BITS)
     measured = np.isfinite(surface) & (count >= 2) & (winner.margin_bits >= config.min_margin_bits)
     dsm = fill_holes(np.where(measured, surface, np.nan), config.small_hole_cells, config.component_jump_m)
     source = np.where(measured, MEASURED, np.where(np.isfinite(dsm), FILLED, NONE)).astype(np.uint8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numba import njit, types
@@ -12,17 +13,22 @@ from cityweave.dsm.views import CENSUS_BITS, CensusStack
 from cityweave.grid import CellGrid
 
 COST_PER_BIT = 4  # costs are uint8: the mean number of unlike bits, times this
+BATCH = 256  # entries whose words are compared at once; all of it stays in the nearest cache
+NO_PAIR = 255
 NEUTRAL_COST = CENSUS_BITS * COST_PER_BIT // 2  # what unrelated pixels cost
 
 
 @intrinsic
-def popcount(typing_context, word):  # type: ignore[no-untyped-def]
+def _popcount(typing_context, word):  # type: ignore[no-untyped-def]
     """Set bits of a uint64, one machine instruction."""
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         return builder.ctpop(arguments[0])
 
     return types.uint64(types.uint64), generate
+
+
+popcount: Any = _popcount  # for use in compiled functions only
 
 
 @njit(cache=True)
@@ -89,55 +95,77 @@ def _along_height(coefficients, centres, scales, x, y, z, step, u, v):  # type: 
 
 @njit(cache=True)
 def _costs(words, offsets, widths, heights, coefficients, centres, scales, xs, ys, low, start, step, share, horizon):  # type: ignore[no-untyped-def]
-    views = len(offsets)
-    cols = len(xs)
+    """Words are collected for a batch of (cell, height) entries; what is done with them then runs in wide registers."""
+    views, cols = len(offsets), len(xs)
     out = np.empty(start[-1], np.uint8)
-    u = np.empty((views, 3))
-    v = np.empty((views, 3))
-    seen = np.empty(views, np.uint64)
-    tally = np.zeros(64, np.int16)
-    aware = len(horizon) > 0
+    u, v = np.empty((views, 3)), np.empty((views, 3))
+    seen = np.empty((views, BATCH), np.uint64)
+    kept = np.zeros(views + 1, np.int64)  # how many pairs count, by the number of views
+    for count in range(2, views + 1):
+        kept[count] = np.int64(np.ceil(count * (count - 1) // 2 * share))
+    best = np.empty((max(1, kept[views]), BATCH), np.uint8)
+    filled, done = 0, 0
     for cell in range(len(low)):
-        first, end = start[cell], start[cell + 1]
-        if first == end:
-            continue
-        z = low[cell] * step
-        _along_height(coefficients, centres, scales, xs[cell % cols], ys[cell // cols], z, step, u, v)
-        for entry in range(first, end):
-            count = 0
+        entry = start[cell]
+        while entry < start[cell + 1]:
+            if filled == BATCH:
+                _batch_costs(seen, filled, best, kept, out[done : done + filled])
+                done += filled
+                filled = 0
+            n = min(start[cell + 1] - entry, BATCH - filled)
+            z = (low[cell] + (entry - start[cell])) * step
+            _along_height(coefficients, centres, scales, xs[cell % cols], ys[cell // cols], z, step, u, v)
             for i in range(views):
-                ui, vi = u[i, 0], v[i, 0]
-                u[i, 0] = ui + u[i, 1]
-                u[i, 1] += u[i, 2]
-                v[i, 0] = vi + v[i, 1]
-                v[i, 1] += v[i, 2]
-                if aware and z < horizon[i, cell]:
-                    continue
-                if ui >= 0 and vi >= 0 and ui < widths[i] and vi < heights[i]:
-                    word = words[offsets[i] + np.int64(vi) * widths[i] + np.int64(ui)]
-                    if word >> np.uint64(63) == 0:
-                        seen[count] = word
-                        count += 1
-            out[entry] = _pair_cost(seen, count, tally, share)
-            z += step
+                above = np.float32(-np.inf) if len(horizon) == 0 else horizon[i, cell]
+                _gather(
+                    words, offsets[i], widths[i], heights[i], u[i], v[i], z, step, above, seen[i, filled : filled + n]
+                )
+            filled += n
+            entry += n
+    _batch_costs(seen, filled, best, kept, out[done : done + filled])
     return out
 
 
 @njit(cache=True)
-def _pair_cost(seen, count, tally, share):  # type: ignore[no-untyped-def]
-    """Mean unlike bits of the best `share` of all pairs; a tally by bits replaces sorting."""
-    if count < 2:
-        return np.uint8(NEUTRAL_COST)
-    tally[:] = 0
-    for i in range(1, count):
+def _gather(words, offset, width, height, u, v, z, step, above, out):  # type: ignore[no-untyped-def]
+    """The words that one view has for a cell at rising heights."""
+    u0, u1, u2 = u[0], u[1], u[2]
+    v0, v1, v2 = v[0], v[1], v[2]
+    for k in range(len(out)):
+        word = np.uint64(1 << 63)
+        if z >= above and u0 >= 0 and v0 >= 0 and u0 < width and v0 < height:
+            word = words[offset + np.int64(v0) * width + np.int64(u0)]
+        out[k] = word
+        u0 += u1
+        u1 += u2
+        v0 += v1
+        v1 += v2
+        z += step
+
+
+@njit(cache=True)
+def _batch_costs(seen, n, best, kept, out):  # type: ignore[no-untyped-def]
+    """Mean unlike bits of the best pairs of every entry: each pair is pushed through a sorted list of the best."""
+    best[:] = NO_PAIR
+    pair = np.empty(BATCH, np.uint8)
+    count = np.zeros(BATCH, np.uint8)
+    total = np.zeros(BATCH, np.int32)
+    for i in range(len(seen)):
+        for e in range(n):
+            count[e] += np.uint8(1) - np.uint8(seen[i, e] >> np.uint64(63))
         for j in range(i):
-            tally[popcount(seen[i] ^ seen[j])] += np.int16(1)
-    pairs = count * (count - 1) // 2
-    keep = max(1, np.int64(np.ceil(pairs * share)))
-    left, total, bits = keep, 0, 0
-    while left > 0:
-        taken = min(left, np.int64(tally[bits]))
-        total += taken * bits
-        left -= taken
-        bits += 1
-    return np.uint8((total * COST_PER_BIT + keep // 2) // keep)
+            for e in range(n):
+                unusable = np.uint8((seen[i, e] | seen[j, e]) >> np.uint64(63))
+                pair[e] = np.uint8(popcount(seen[i, e] ^ seen[j, e])) | np.uint8(unusable * np.uint8(NO_PAIR))
+            for k in range(len(best)):
+                for e in range(n):
+                    a, b = best[k, e], pair[e]
+                    best[k, e] = a if a < b else b
+                    pair[e] = b if a < b else a
+    for k in range(len(best)):
+        for e in range(n):
+            if k < kept[count[e]]:
+                total[e] += best[k, e]
+    for e in range(n):
+        keep = kept[count[e]]
+        out[e] = NEUTRAL_COST if keep == 0 else (total[e] * COST_PER_BIT + keep // 2) // keep

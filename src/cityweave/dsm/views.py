@@ -111,7 +111,7 @@ def _shrink(valid: np.ndarray, pixels: int) -> np.ndarray:
     """Where a window of that half side holds valid pixels only; outside the image nothing is valid."""
     if pixels == 0:
         return valid
-    out = valid.copy()
+    out: np.ndarray = valid.copy()
     for axis in (0, 1):
         wrong = np.pad(~out, [(1 + pixels, pixels) if a == axis else (0, 0) for a in (0, 1)], constant_values=True)
         if axis == 0:
@@ -120,6 +120,7 @@ def _shrink(valid: np.ndarray, pixels: int) -> np.ndarray:
             wrong[:, 0] = False
         total = np.cumsum(wrong, axis=axis, dtype=np.int32)
         n = out.shape[axis]
+        # No invalid pixel was counted between the two ends of the window.
         out = np.take(total, range(2 * pixels + 1, n + 2 * pixels + 1), axis) == np.take(total, range(n), axis)
     return out
 
@@ -127,7 +128,7 @@ def _shrink(valid: np.ndarray, pixels: int) -> np.ndarray:
 def _block_mean(image: np.ndarray, valid: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     rows, cols = image.shape[0] // k, image.shape[1] // k
     blocks = image[: rows * k, : cols * k].reshape(rows, k, cols, k)
-    good = valid[: rows * k, : cols * k].reshape(rows, k, cols, k).all(axis=(1, 3))
+    good: np.ndarray = valid[: rows * k, : cols * k].reshape(rows, k, cols, k).all(axis=(1, 3))
     return np.ascontiguousarray(blocks.mean(axis=(1, 3), dtype=np.float32)), good
 
 

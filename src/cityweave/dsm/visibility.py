@@ -63,16 +63,16 @@ def _horizon(surface, tall, bottom, gsd, east, north):  # type: ignore[no-untype
 
 def agreement(
     stack: CensusStack, grid: CellGrid, surface_m: np.ndarray, horizon_m: np.ndarray, agree_bits: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Per cell at the surface: views that see it, views that agree (uint8), mean unlike bits among those (float32).
+) -> tuple[np.ndarray, np.ndarray]:
+    """Per cell at the surface: how many views see it, and how many agree about it (uint8).
 
-    The view that the others match best is the reference; whoever differs from it by at most `agree_bits` agrees.
+    The view that most others match is the reference; whoever differs from it by at most `agree_bits` agrees.
     """
-    seen, agree, bits = _agreement(
+    seen, agree = _agreement(
         stack.words, stack.offsets, stack.widths, stack.heights, stack.coefficients, stack.centres, stack.scales,
         grid.x_centres, grid.y_centres, surface_m.astype(np.float32).ravel(), horizon_m, agree_bits,
     )  # fmt: skip
-    return seen.reshape(grid.shape), agree.reshape(grid.shape), bits.reshape(grid.shape)
+    return seen.reshape(grid.shape), agree.reshape(grid.shape)
 
 
 @njit(cache=True)
@@ -82,7 +82,6 @@ def _agreement(words, offsets, widths, heights, coefficients, centres, scales, x
     cells = len(surface)
     seen = np.zeros(cells, np.uint8)
     agree = np.zeros(cells, np.uint8)
-    mean_bits = np.full(cells, np.nan, np.float32)
     u = np.empty((views, 3))
     v = np.empty((views, 3))
     word = np.empty(views, np.uint64)
@@ -101,17 +100,13 @@ def _agreement(words, offsets, widths, heights, coefficients, centres, scales, x
                     word[count] = w
                     count += 1
         seen[cell] = count
-        most, fewest = 0, 0
+        most = 0
         for i in range(count):
-            inside, total = 0, 0
+            inside = 0
             for j in range(count):
-                bits = np.int64(popcount(word[i] ^ word[j]))
-                if j != i and bits <= agree_bits:
+                if j != i and popcount(word[i] ^ word[j]) <= agree_bits:
                     inside += 1
-                    total += bits
-            if inside > most or (inside == most and inside > 0 and total < fewest):
-                most, fewest = inside, total
+            most = max(most, inside)
         if most > 0:
             agree[cell] = most + 1
-            mean_bits[cell] = fewest / most
-    return seen, agree, mean_bits
+    return seen, agree

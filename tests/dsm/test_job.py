@@ -1,0 +1,117 @@
+"""The stage on an AOI store: what it writes, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cityweave.aoi import INVALID, AoiWriter, compound_crs_wkt
+from cityweave.cameras import RPC, PolyCamera, geodetic_transform
+from cityweave.dsm import job
+from cityweave.grid import Tile
+from cityweave.manifest import Manifest, Products, Run, run_job
+from tests.dsm.conftest import Town
+
+CRS = "EPSG:32637"
+TILE = Tile(315392 // 64, 4161536 // 64, 64)
+Z0_M = 540.0
+
+
+def rpc_of(camera: PolyCamera, rows: int, cols: int) -> RPC:
+    """An RPC that does what an affine camera in tile-local metres does; over 150 m the Earth is flat enough."""
+    axes = np.meshgrid(np.linspace(-40, 104, 6), np.linspace(-40, 104, 6), np.linspace(-20, 160, 4))
+    x, y, z = (axis.ravel() for axis in axes)
+    lon, lat, height = geodetic_transform(CRS)(x + TILE.core.xmin, y + TILE.core.ymin, z + Z0_M)
+    offsets, scales = (lon.mean(), lat.mean(), 600.0), (0.01, 0.01, 200.0)
+    terms = [np.ones_like(lon)] + [(a - o) / s for a, o, s in zip((lon, lat, height), offsets, scales, strict=True)]
+    u, v = camera.project(x, y, z)
+    samp = np.linalg.lstsq(np.stack(terms, 1), (u - 0.5 - cols / 2) / (cols / 2), rcond=None)[0]
+    line = np.linalg.lstsq(np.stack(terms, 1), (v - 0.5 - rows / 2) / (rows / 2), rcond=None)[0]
+    rest, one = (0.0,) * 16, (1.0,) + (0.0,) * 19
+    return RPC(
+        tuple(line) + rest, one, tuple(samp) + rest, one, rows / 2, rows / 2, cols / 2, cols / 2,
+        offsets[1], scales[1], offsets[0], scales[0], offsets[2], scales[2],
+    )  # fmt: skip
+
+
+@pytest.fixture
+def run(tmp_path: Path, city_values: dict) -> Run:
+    core = TILE.core
+    city_values["city"] |= {"bounds_m": list(core.as_tuple()), "heights_m": [Z0_M, 700.0]}
+    city_values["tiles"]["size_m"] = 64
+    folder = tmp_path / "results" / "test"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(city_values))
+    return Run.open(folder)
+
+
+def ingest(run: Run, town: Town, numbers: range, spoil: bool = False, flat: bool = False) -> None:
+    """An AOI as the ingest stage leaves it."""
+
+    def work(products: Products) -> None:
+        with products.path("aoi", ".zarr") as path:
+            wkt = compound_crs_wkt(CRS, None)
+            attributes = {"heights_m": [Z0_M - 12, Z0_M + 130]}
+            writer = AoiWriter(
+                path, TILE, crs_wkt=wkt, vertical="ellipsoid", halo_m=28.0, z0_m=Z0_M, attributes=attributes
+            )
+            with writer as aoi:
+                for number in numbers:
+                    view = town.views[number]
+                    image = (
+                        np.full((1, *view.image.shape), 300, np.uint16) if flat else view.image.astype(np.uint16)[None]
+                    )
+                    mask = np.full(view.image.shape, INVALID if spoil else 0, np.uint8)
+                    aoi.add_view(view.name, image, rpc_of(view.camera, *view.image.shape), (0, 0), mask=mask)
+
+    run_job(run, "ingest", work, tile=TILE, inputs={})
+
+
+def test_writes_what_merge_and_plain_xarray_read(run: Run, small_town: Town) -> None:
+    xarray = pytest.importorskip("xarray")
+    ingest(run, small_town, range(6))
+    job.run(run, TILE)
+    manifest = Manifest.read(run.manifest_path("dsm", TILE))
+    assert manifest.values["status"] == "done"
+    assert manifest.notes["views"] == [f"v{number}" for number in range(6)]
+    with xarray.open_zarr(manifest.product("dsm"), decode_coords="all") as data:
+        assert data.dsm.shape == (176, 176)  # core and geometry halo
+        assert float(data.x[0]) == TILE.core.xmin - 12 + 0.25 and float(data.y[0]) == TILE.core.ymax + 12 - 0.25
+        assert data.dsm.dtype == np.float32 and data.source.dtype == np.uint8
+        assert "spatial_ref" in data.coords
+        core = (slice(24, -24), slice(24, -24))
+        truth = small_town.truth[16:-16, 16:-16] + Z0_M
+        error = data.dsm.values[core] - truth
+        assert np.abs(error).mean() < 0.7 and abs(np.median(error)) < 0.1
+        assert (data.dtm.values <= data.dsm.values).all()
+        assert np.median(data.dtm.values) < np.median(data.dsm.values) - 0.1
+
+
+def test_again_changes_no_byte(run: Run, small_town: Town) -> None:
+    ingest(run, small_town, range(3))
+    job.run(run, TILE)
+    first = run.manifest_path("dsm", TILE).read_bytes()
+    job.run(run, TILE)
+    assert run.manifest_path("dsm", TILE).read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"numbers": range(1)}, "1 usable view"),
+        ({"numbers": range(3), "spoil": True}, "no valid pixel"),
+        ({"numbers": range(3), "flat": True}, "could be measured"),
+    ],
+)
+def test_an_unusable_tile_is_quarantined_with_the_reason(
+    run: Run, small_town: Town, arguments: dict, reason: str
+) -> None:
+    ingest(run, small_town, **arguments)
+    job.run(run, TILE)
+    manifest = Manifest.read(run.manifest_path("dsm", TILE))
+    assert reason in (manifest.quarantined or "")
+    assert TILE.name in (manifest.quarantined or "")
+    assert manifest.values["products"] == []
