@@ -170,7 +170,8 @@ class Studio:
             "OFF_NADIR": f"{angles['off_nadir_deg']:.3f}",
             "INCIDENCE": f"{angles['incidence_deg']:.3f}",
             "BITS": "11",
-            DISPLAY_TAG: f"0 {255 * sensor.DN_PER_GREY:g}",
+            # The calibration, as vendors give gain and bias: with it the counts mean what they mean in every picture.
+            DISPLAY_TAG: f"{haze_dn:.3f} {haze_dn + gain * 255 * sensor.DN_PER_GREY:.3f}",
             "RPC_ERROR_PX": f"{placed.rpc_error_px:.5f}",
         }
         files.write_view(self.folder / "views" / f"{view.name}.tif", dn, placed.rpc, tags)
