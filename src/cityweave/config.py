@@ -139,9 +139,13 @@ class DsmConfig(Section):
     visible_pair_share: float = Field(0.3, gt=0, le=1, description="the same among views known to see the point")
     p1: float = Field(0.08, gt=0, le=1, description="cost of one height step, as a share of the census bits")
     p2: float = Field(2.0, gt=0, le=4, description="cost of a jump with two views; falls with the root of their number")
-    p2_contrast: float = Field(20.0, gt=0, description="grey-level step (of 255) at which a jump costs 1/e of that")
+    p2_contrast: float = Field(
+        20.0, gt=0, description="grey-level step (of 255) at which a jump costs 1/e; 3 x below 4 views"
+    )
     p2_floor: float = Field(0.1, gt=0, le=1, description="share of p2 that a jump costs at the strongest edge")
-    coarse_p2: float = Field(0.5, gt=0, le=4, description="p2 of the coarse sweep: low, so that nothing is missed")
+    coarse_p2: float = Field(
+        0.5, gt=0, le=4, description="p2 of the coarse sweep, 2 x below 4 views: low misses nothing"
+    )
     visibility_rounds: int = Field(2, ge=0, le=4, description="repeats of the sweep with views that see the surface")
     visibility_tolerance_m: float = Field(1.0, ge=0, description="a point this far below a line of sight still counts")
     occluder_share: float = Field(

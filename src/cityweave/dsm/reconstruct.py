@@ -118,11 +118,14 @@ def _match(
     cost = sweep_costs(stack, ranges, share, horizon)
     grid = ranges.grid
     quieter = np.sqrt(2 / max(stack.views, 2))  # the mean over more pairs is less noisy: jumps need less of a brake
+    # With two or three views both picture and match are noisy: weak edges mean little, jumps need a stronger brake.
+    few = stack.views < ENOUGH_VIEWS
     if guide is None:
-        p2 = np.full(256, config.coarse_p2 * quieter)
+        p2 = np.full(256, config.coarse_p2 * quieter * (2 if few else 1))
         guide = np.zeros(grid.rows * grid.cols, np.uint8)
     else:
-        p2 = config.p2 * quieter * np.maximum(np.exp(-np.arange(256) / config.p2_contrast), config.p2_floor)
+        contrast = config.p2_contrast * (3 if few else 1)
+        p2 = config.p2 * quieter * np.maximum(np.exp(-np.arange(256) / contrast), config.p2_floor)
     p2 = np.round(np.maximum(p2, config.p1) * COST_UNIT).astype(np.int16)
     total = aggregate(cost, ranges.start, ranges.low, grid.rows, grid.cols, round(config.p1 * COST_UNIT), p2, guide)
     index, margin = winners(total, ranges.start, ranges.low)

@@ -128,7 +128,7 @@ def _shrink(valid: np.ndarray, pixels: int) -> np.ndarray:
 def _block_mean(image: np.ndarray, valid: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     rows, cols = image.shape[0] // k, image.shape[1] // k
     blocks = image[: rows * k, : cols * k].reshape(rows, k, cols, k)
-    good: np.ndarray = valid[: rows * k, : cols * k].reshape(rows, k, cols, k).all(axis=(1, 3))
+    good = np.asarray(valid[: rows * k, : cols * k].reshape(rows, k, cols, k).all(axis=(1, 3)))
     return np.ascontiguousarray(blocks.mean(axis=(1, 3), dtype=np.float32)), good
 
 
