@@ -32,18 +32,13 @@ def write_raster(
 
 def write_view(path: Path, dn: NDArray[np.uint16], rpc: RPC, tags: dict[str, str]) -> None:
     """A picture in sensor geometry: no CRS, an RPC instead; 0 is nodata."""
-    import warnings
-
     import rasterio
-    from rasterio.errors import NotGeoreferencedWarning
 
     bands = np.moveaxis(dn, -1, 0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(path, "w", **_profile(bands), nodata=0) as file:
-            file.write(bands)
-            file.update_tags(**tags)
-            file.update_tags(ns="RPC", **rpc.to_tags())
+    with rasterio.open(path, "w", **_profile(bands), nodata=0) as file:
+        file.write(bands)
+        file.update_tags(**tags)
+        file.update_tags(ns="RPC", **rpc.to_tags())
 
 
 def _profile(bands: NDArray[Any]) -> dict[str, Any]:

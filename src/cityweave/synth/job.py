@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -50,6 +51,8 @@ def write_sources(config: Config, folder: Path, threads: int | None = None) -> d
     """Everything into `folder`; returns what is worth noting. Threads change nothing but the time."""
     if config.synth is None:
         raise ConfigError("synth: the configuration has no synth section; a synthetic city needs one")
+    from rasterio.errors import NotGeoreferencedWarning
+
     for name in ("views", "truth/test_views"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     studio = Studio(config, config.synth, folder)
@@ -64,9 +67,12 @@ def write_sources(config: Config, folder: Path, threads: int | None = None) -> d
 
     tasks = [picture(view) for view in studio.synth.views]
     tasks += [studio.true_ortho, studio.truth, studio.test_views]
-    with ThreadPoolExecutor(threads or min(2, len(os.sched_getaffinity(0)))) as pool:
-        for done in [pool.submit(task) for task in tasks]:
-            done.result()
+    # Views have an RPC instead of a geotransform. Warning filters are the process's, so they are set around all threads.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with ThreadPoolExecutor(threads or min(2, len(os.sched_getaffinity(0)))) as pool:
+            for done in [pool.submit(task) for task in tasks]:
+                done.result()
     notes = {"views": {view.name: cards[view.name] for view in studio.synth.views}, **studio.notes()}
     (folder / "synth.json").write_text(json.dumps(notes, indent=1, sort_keys=True) + "\n")
     return notes
