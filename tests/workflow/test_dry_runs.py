@@ -76,7 +76,8 @@ def test_one_tile_without_its_merges(tmp_path: Path, mini_values: dict) -> None:
     workflow = Workflow(tmp_path, values)
     pretend_done(workflow, values)
     tile = middle(workflow, values)
-    assert workflow.planned("--forcerun", f"{tile}/dsm.json", "--", f"{tile}/mesh.json") == {"dsm": 1, "fit": 1, "mesh": 1}
+    jobs = workflow.planned("--forcerun", f"{tile}/dsm.json", "--", f"{tile}/mesh.json")
+    assert jobs == {"dsm": 1, "fit": 1, "mesh": 1}
 
 
 def test_packed_tiles_share_jobs(tmp_path: Path, mini_values: dict) -> None:

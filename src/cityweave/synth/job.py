@@ -67,7 +67,7 @@ def write_sources(config: Config, folder: Path, threads: int | None = None) -> d
 
     tasks = [picture(view) for view in studio.synth.views]
     tasks += [studio.true_ortho, studio.truth, studio.test_views]
-    # Views have an RPC instead of a geotransform. Warning filters are the process's, so they are set around all threads.
+    # Views have an RPC instead of a geotransform. Warning filters are the process's: set around all threads.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with ThreadPoolExecutor(threads or min(2, len(os.sched_getaffinity(0)))) as pool:

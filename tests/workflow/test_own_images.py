@@ -1,0 +1,65 @@
+"""The workflow on images that are simply files, as a user's are; one of them damaged over one tile."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from cityweave.cameras import RPC, geodetic_transform
+from cityweave.plan import city_tiles, load_config
+
+from .conftest import Workflow
+
+pytestmark = pytest.mark.workflow
+
+
+def with_nan_at(source: Path, target: Path, crs: str, ground_m: tuple[float, float, float]) -> None:
+    """A float copy of a view whose pixels around one point on the ground are NaN."""
+    with rasterio.open(source) as image:
+        profile, tags = image.profile, image.tags(ns="RPC")
+        pixels = image.read().astype(np.float32)
+    u, v = RPC.from_tags(tags).project(*geodetic_transform(crs)(*(np.array([value]) for value in ground_m)))
+    row, column = int(v[0]), int(u[0])
+    pixels[:, row - 4 : row + 4, column - 4 : column + 4] = np.nan
+    with rasterio.open(target, "w", **(profile | {"dtype": "float32"})) as copy:
+        copy.write(pixels)
+        copy.update_tags(ns="RPC", **tags)
+
+
+def test_a_view_with_nan_quarantines_its_tile_alone(mini: Workflow, mini_values: dict, tmp_path: Path) -> None:
+    sources = mini.city / "sources"
+    tile = city_tiles(load_config(mini_values))[0]
+    centre = ((tile.core.xmin + tile.core.xmax) / 2, (tile.core.ymin + tile.core.ymax) / 2, 562.0)
+    damaged = tmp_path / "damaged.tif"
+    with_nan_at(sources / "views" / "v1.tif", damaged, mini_values["city"]["crs"], centre)
+    views = [{"name": "v1", "path": str(damaged)}]
+    views += [{"name": name, "path": str(sources / "views" / f"{name}.tif")} for name in ("v2", "v3", "v4")]
+    values = {key: value for key, value in mini_values.items() if key != "synth"} | {
+        "sources": {
+            "views": views,
+            "terrain": {"path": str(sources / "terrain.tif")},
+            "reference": {"path": str(sources / "reference.tif")},
+        }
+    }
+    workflow = Workflow(tmp_path, values)
+    result = workflow.run()
+    assert result.returncode != 0
+    assert f"{tile.name} is quarantined" in result.stdout + result.stderr
+    metrics = json.loads((workflow.city / "metrics.json").read_text())
+    assert metrics["tiles"] == {"expected": 4, "done": 3, "quarantined": [tile.name]}
+    assert metrics["mesh"]["boundary_edges"] == metrics["mesh"]["nonmanifold_edges"] == 0
+    assert metrics["dsm"]["mae_m"] < 1.5
+    assert metrics["texture"]["psnr"] is None and metrics["reasons"]["texture.psnr"]
+
+
+def test_a_source_that_is_gone_is_refused_before_any_job(mini_values: dict, tmp_path: Path) -> None:
+    values = {key: value for key, value in mini_values.items() if key != "synth"}
+    values["sources"] = {"views": [{"name": "a", "path": "a.tif"}, {"name": "b", "path": "b.tif"}]}
+    workflow = Workflow(tmp_path, values)
+    result = workflow.run()
+    assert result.returncode == 3
+    assert "a.tif" in result.stderr and not workflow.city.exists()
