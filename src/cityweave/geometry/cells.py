@@ -20,6 +20,7 @@ from cityweave.geometry.field import neighbourhood, value
 LAYERS = 6  # a column's codes: layers 0-3 of its corners, 4 and 5 of the base under it
 BASE = 4
 HALF_WAY_SHARE = 0.12  # of a jump: closer to one end than this belongs to it
+LEVEL_M = 1.0  # nodes that differ by less may be one roof
 SIDE_TOLERANCE_M = 0.15  # how far an eave may stand out from the nodes beside it
 MARGIN = 0.45  # a vertex stays this far (in cells) from its cell's centre at most: strictly inside
 
@@ -30,7 +31,8 @@ def sharpen(h, limit, passes):  # type: ignore[no-untyped-def]
 
     Where more than 2 `limit` lie within a node's neighbours there is a jump. A node that is neither at its top nor at
     its foot, by more than a roof's slope accounts for, is half-way up a wall and snaps to the nearer end, or it would
-    become a terrace. Beside a jump a node keeps to the heights of the nodes on its own side, or eaves fray.
+    become a terrace; unless it is one, or a roof: three neighbours about as high. Beside a jump a node keeps to the heights of
+    the nodes on its own side, or eaves fray.
     """
     rows, cols = h.shape
     for _ in range(passes):
@@ -43,18 +45,20 @@ def sharpen(h, limit, passes):  # type: ignore[no-untyped-def]
                 lo = v
                 hi = v
                 nearest = np.inf
+                level = 0
                 for b in range(max(j - 1, 0), min(j + 2, rows)):
                     for a in range(max(i - 1, 0), min(i + 2, cols)):
                         if not math.isnan(h[b, a]) and (a != i or b != j):
                             lo = min(lo, h[b, a])
                             hi = max(hi, h[b, a])
                             nearest = min(nearest, abs(h[b, a] - v))
+                            level += abs(h[b, a] - v) < LEVEL_M
                 if hi - lo <= 1.5 * limit:
                     continue
                 part = HALF_WAY_SHARE * (hi - lo)
                 if nearest < max(0.5 * part, 0.35 * limit):  # it has company, as on a roof
                     part = max(part, 0.7 * limit)
-                if hi - lo > 2.0 * limit and v - lo > part and hi - v > part:
+                if level < 3 and hi - lo > 2.0 * limit and v - lo > part and hi - v > part:
                     out[j, i] = lo if v - lo <= hi - v else hi
                 else:
                     out[j, i] = _keep_to_side(h, j, i, 0.5 * (lo + hi))

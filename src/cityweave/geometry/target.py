@@ -9,12 +9,14 @@ from numba import njit
 
 TRUST_SIGMA_M = 0.5  # a pixel this certain, or more, has full weight
 RAMP_JUMP_M = 3.0  # within 5 pixels: more than a roof rises
+LEVEL_M = 0.6  # pixels that differ by less are one terrace
 RAMP_SHARE = 0.15  # of a jump: closer to one end than this belongs to it
 
 
 @njit(cache=True)
 def _half_way(target, jump):  # type: ignore[no-untyped-def]
-    """Pixels part-way up a wall: mixed or smeared, true of neither side. Over the 5 x 5 pixels round each."""
+    """Pixels part-way up a wall: mixed or smeared, true of neither side. Over the 5 x 5 pixels round each; a narrow
+    terrace has more pixels of its own height there than a smeared wall."""
     rows, cols = target.shape
     out = np.zeros(target.shape, np.bool_)
     for j in range(rows):
@@ -22,14 +24,16 @@ def _half_way(target, jump):  # type: ignore[no-untyped-def]
             v = target[j, i]
             lo = v
             hi = v
+            level = 0
             for b in range(max(j - 2, 0), min(j + 3, rows)):
                 for a in range(max(i - 2, 0), min(i + 3, cols)):
                     if target[b, a] < lo:  # false for NaN
                         lo = target[b, a]
                     if target[b, a] > hi:
                         hi = target[b, a]
+                    level += abs(target[b, a] - v) < LEVEL_M
             part = RAMP_SHARE * (hi - lo)
-            out[j, i] = hi - lo > jump and v - lo > part and hi - v > part
+            out[j, i] = level < 9 and hi - lo > jump and v - lo > part and hi - v > part
     return out
 
 
