@@ -31,8 +31,8 @@ def sharpen(h, limit, passes):  # type: ignore[no-untyped-def]
 
     Where more than 2 `limit` lie within a node's neighbours there is a jump. A node that is neither at its top nor at
     its foot, by more than a roof's slope accounts for, is half-way up a wall and snaps to the nearer end, or it would
-    become a terrace; unless it is one, or a roof: three neighbours about as high. Beside a jump a node keeps to the heights of
-    the nodes on its own side, or eaves fray.
+    become a terrace; unless it is one, or a roof: three neighbours about as high. Beside a jump a node keeps to the
+    heights of the nodes on its own side, or eaves fray.
     """
     rows, cols = h.shape
     for _ in range(passes):
