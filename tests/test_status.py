@@ -16,6 +16,7 @@ from cityweave.status import (
     quarantined_tiles,
     retry_tile,
     status_table,
+    tile_entries,
 )
 
 
@@ -62,6 +63,15 @@ def test_deliver_without_and_retry(run: Run) -> None:
     assert quarantined_tiles(run) == {}
     with pytest.raises(ConfigError, match="not quarantined"):
         retry_tile(run, tile)
+
+
+def test_a_tile_that_lost_its_mesh_is_taken_out_where_neighbours_look(run: Run) -> None:
+    tile = city_tiles(run.config)[1]
+    finish(run)
+    run.manifest_path("mesh", tile).unlink()
+    deliver_without(run, tile, "it crashes")
+    states = {entry.name: entry.status for entry in tile_entries(run) if entry.tile == tile}
+    assert states["sdf_0"] == states["sdf_3"] == "quarantined" and states["dsm"] == "done"
 
 
 def test_a_complete_tile_is_not_left_out(run: Run) -> None:

@@ -109,14 +109,20 @@ def check_verdict(run: Run, output: Path | None) -> None:
 
 
 def deliver_without(run: Run, tile: Tile, reason: str) -> None:
-    """Quarantine on purpose: the first stage that the tile lacks gets a manifest that says so."""
+    """Quarantine on purpose: the first stage that the tile lacks gets a manifest that says so.
+
+    Neighbours close their borders by the fits, so a tile that lost only its mesh or texture is taken out there.
+    """
     if tile not in city_tiles(run.config):
         raise ConfigError(f"{tile.name} is not in the city; `cityweave status` lists its tiles")
-    for name, stage in TILE_MANIFESTS.items():
-        path = run.manifest_path(name, tile)
-        if path.is_file():
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True)
+    paths = {name: run.manifest_path(name, tile) for name in TILE_MANIFESTS}
+    missing = [name for name, path in paths.items() if not path.is_file()]
+    if not missing:
+        raise ConfigError(f"{tile.name} has all its products; there is nothing to leave out")
+    fits = [name for name in TILE_MANIFESTS if name.startswith("sdf_")]
+    for name in missing[:1] if missing[0] in ("ingest", "dsm") else fits:
+        paths[name].parent.mkdir(parents=True, exist_ok=True)
+        stage = TILE_MANIFESTS[name]
         values = {
             "stage": stage,
             "tile": tile.name,
@@ -128,9 +134,7 @@ def deliver_without(run: Run, tile: Tile, reason: str) -> None:
             "products": [],
             "notes": {},
         }
-        write_json(path, values)
-        return
-    raise ConfigError(f"{tile.name} has all its products; there is nothing to leave out")
+        write_json(paths[name], values)
 
 
 def retry_tile(run: Run, tile: Tile) -> None:
