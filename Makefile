@@ -7,11 +7,16 @@ CONFIG ?= config/config.yaml
 PYTEST := $(BIN)/python -m pytest
 WHEELS := $(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null)
 
-.PHONY: demo test lint setup clean
+
+.PHONY: demo border test lint setup clean
 
 demo: setup  ## make the demo city and say where it is
 	$(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG)
 	@$(BIN)/cityweave where --config $(CONFIG)
+
+border: demo  ## does a height model depend on where tiles are cut? A second run with shifted tiles tells
+	$(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG) --config 'tiles={shift_m: half}' -- heights
+	$(BIN)/cityweave border --config $(CONFIG)
 
 test: setup  ## unit tests on all cores, then the ones that run the workflow
 	$(PYTEST) -n $(CORES) -m "not workflow and not slurm"

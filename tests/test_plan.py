@@ -36,6 +36,7 @@ def test_a_shifted_grid_covers_the_same_city(city_values: dict) -> None:
     config = load_config(changed(city_values, "tiles.shift_m", 128))
     assert len(city_tiles(config)) == 9
     assert city_tiles(config)[0].name == "E315264_N4161408"
+    assert load_config(changed(city_values, "tiles.shift_m", "half")) == config
 
 
 def test_halos_grow_along_the_chain(city_values: dict) -> None:

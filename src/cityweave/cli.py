@@ -86,9 +86,8 @@ def _add_people_commands(commands: argparse._SubParsersAction) -> None:  # type:
     _add_run(verdict)
     verdict.add_argument("--output", type=Path, help="written when the verdict is good")
     verdict.set_defaults(call=_verdict)
-    border = commands.add_parser("border", help="fill border_ratio in metrics.json from a second, shifted run")
-    _add_run(border)
-    border.add_argument("--shifted", type=Path, required=True, metavar="FOLDER")
+    border = commands.add_parser("border", help="fill border_ratio in metrics.json from the run with shifted tiles")
+    border.add_argument("--config", type=Path, required=True)
     border.set_defaults(call=_border)
     deliver = commands.add_parser("deliver", help="quarantine a tile on purpose, so that the rest can be delivered")
     _add_run(deliver)
@@ -175,8 +174,12 @@ def _verdict(arguments: argparse.Namespace) -> None:
 
 def _border(arguments: argparse.Namespace) -> None:
     from cityweave.evaluate.job import border
+    from cityweave.plan import read_config, run_folder
 
-    border(Run.open(arguments.run), Run.open(arguments.shifted))
+    config = read_config(arguments.config)
+    tiles = config.tiles.model_copy(update={"shift_m": config.tiles.size_m // 2})
+    shifted = config.model_copy(update={"tiles": tiles})
+    border(Run.open(run_folder(config)), Run.open(run_folder(shifted)))
 
 
 def _deliver(arguments: argparse.Namespace) -> None:

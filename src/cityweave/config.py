@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -86,7 +86,17 @@ class CityConfig(Section):
 
 class TilesConfig(Section):
     size_m: int = Field(512, gt=0, description="side of a tile; a multiple of twice geometry.pitch_m")
-    shift_m: int = Field(0, ge=0, description="moves the tile grid; used by the border measurement only")
+    shift_m: int = Field(
+        0, ge=0, description="moves the tile grid, 'half' by half a tile; used by the border measurement only"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _half(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("shift_m") == "half":
+            size_m = values.get("size_m", cls.model_fields["size_m"].default)
+            return values | {"shift_m": size_m // 2}
+        return values
 
 
 class ViewSource(Section):
