@@ -42,6 +42,15 @@ def test_a_changed_result_replaces_the_old_product(run: Run) -> None:
     assert old != new and not old.exists() and new.read_text() == "b"
 
 
+def test_redoing_a_job_mends_a_damaged_product(run: Run) -> None:
+    tile = city_tiles(run.config)[0]
+    manifest = run_job(run, "dsm", write("whole"), tile=tile)
+    manifest.product("heights").write_text("broken off")
+    with pytest.raises(DataError, match="gone or damaged"):
+        manifest.product("heights")
+    assert run_job(run, "dsm", write("whole"), tile=tile).product("heights").read_text() == "whole"
+
+
 def test_a_job_that_dies_leaves_nothing_that_looks_finished(run: Run) -> None:
     tile = city_tiles(run.config)[0]
 

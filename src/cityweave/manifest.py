@@ -125,9 +125,10 @@ class Products:
         digest = content_hash(aside)
         final = self.folder / f"{name}.{digest[:HASH_LENGTH]}{suffix}"
         size = _size(aside)
-        if final.exists():  # same name, same content
+        if final.exists() and content_hash(final) == digest:
             _remove(aside)
         else:
+            _remove(final)  # damaged since it was written, or not there
             aside.rename(final)
         self._add(name, final, size, digest)
 
