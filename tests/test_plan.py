@@ -46,6 +46,13 @@ def test_halos_grow_along_the_chain(city_values: dict) -> None:
     assert texture_rings(config) == 1
 
 
+@pytest.mark.parametrize("blend_m", [8.0, 9.2, 10.0, 11.0])
+def test_a_height_model_holds_all_that_a_division_is_fitted_to(city_values: dict, blend_m: float) -> None:
+    config = load_config(changed(city_values, "geometry.blend_m", blend_m))
+    nodes = halos_m(config)["geometry"] / config.geometry.pitch_m
+    assert nodes == round(nodes) and nodes >= 2 * config.geometry.ramp_nodes + 4
+
+
 REFUSED = [
     ("dsm.gsdm", 1, ConfigError, ["unknown key dsm.gsdm", "gsd_m"]),
     ("city.crs", "EPSG:4326", ConfigError, ["not projected", "EPSG:32637"]),

@@ -196,6 +196,11 @@ class GeometryConfig(Section):
         (0.15, 0.6), min_length=1, max_length=4, description="largest error of each level of detail, finest first"
     )
 
+    @property
+    def ramp_nodes(self) -> int:
+        """Half the width of the blend, in nodes."""
+        return round(self.blend_m / self.pitch_m / 2)
+
     @model_validator(mode="after")
     def _consistent(self) -> GeometryConfig:
         cell = self.cell_m or self.pitch_m
@@ -214,7 +219,9 @@ class TextureConfig(Section):
     top_texel_m: float = Field(0.25, gt=0, description="texel size of roofs and ground")
     facade_texel_m: float = Field(0.4, gt=0, description="texel size of walls on the finest level; doubled per level")
     padding_px: int = Field(2, ge=1, le=16, description="texels between a chart and its rectangle's edge")
-    steep_deg: float = Field(65.0, gt=30, lt=89, description="slope from which a face is a wall with a chart of its own")
+    steep_deg: float = Field(
+        65.0, gt=30, lt=89, description="slope from which a face is a wall with a chart of its own"
+    )
     visibility_bias_m: float = Field(0.4, gt=0, description="how far behind the nearest surface a texel is still seen")
     view_power: float = Field(2.0, ge=0, description="preference for the view that sees a face best; 0: plain mean")
     robust_floor: float = Field(6.0, gt=0, description="disagreement of views, in 0..255, that counts as noise")

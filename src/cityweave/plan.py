@@ -160,7 +160,8 @@ def vertical_grid(vertical: Vertical) -> Path | None:
 
 def halos_m(config: Config) -> dict[str, float]:
     """How far beyond a tile's core each stage reads, in metres."""
-    geometry = config.geometry.blend_m + 4 * config.geometry.pitch_m  # blend, field support, one ring of cells
+    nodes = 2 * config.geometry.ramp_nodes + 4  # blend, field support, one ring of cells
+    geometry = nodes * config.geometry.pitch_m
     dsm = geometry + config.dsm.matching_halo_m
     occluders = config.city.max_building_m * math.tan(math.radians(config.texture.max_off_nadir_deg))
     return {"geometry": geometry, "dsm": dsm, "texture (neighbours' meshes)": occluders}

@@ -17,7 +17,7 @@ from cityweave.dsm.views import SweepView, luminance
 from cityweave.errors import DataError, Quarantine
 from cityweave.grid import Box, CellGrid, Tile
 from cityweave.manifest import Manifest, Products, Run, run_job
-from cityweave.plan import halos_m, vertical_grid
+from cityweave.plan import dsm_box, halos_m, vertical_grid
 
 MIN_COVER = 0.05  # share of the tile that a view must show to be worth its time
 MIN_MEASURED = 0.02  # a tile with less is no height model
@@ -59,7 +59,7 @@ def tile_heights(config: Config, tile: Tile, aoi: Aoi) -> tuple[CellGrid, dict[s
         )
     matching = CellGrid.covering(box, settings.gsd_m)
     model = reconstruct(views, _moved(matching, tile), (low, high), settings)
-    output = CellGrid.covering(tile.core.grow(halos["geometry"]), settings.gsd_m)
+    output = CellGrid.covering(dsm_box(config, tile), settings.gsd_m)
     if model.measured_share < MIN_MEASURED:
         raise Quarantine(
             f"{tile.name}: only {model.measured_share:.1%} of its cells could be measured from "

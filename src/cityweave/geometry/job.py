@@ -23,7 +23,7 @@ from cityweave.geometry.target import pixel_weights
 from cityweave.grid import DIVISIONS, Box, CellGrid, Tile
 from cityweave.manifest import Manifest, Products, Run, run_job
 from cityweave.mesh import TileMesh, save_levels
-from cityweave.plan import city_tiles, dsm_box
+from cityweave.plan import city_tiles, dsm_box, halos_m
 
 FILLED = 2  # in the layer `source` of a height model
 
@@ -70,11 +70,10 @@ def fit_division(config: Config, tile: Tile, division: int, dsm: Path) -> tuple[
     settings, gsd_m = config.geometry, config.dsm.gsd_m
     pitch_m = settings.pitch_m
     box = tile.division(division)
-    halo = 2 * _ramp(settings) + 4
+    halo_m = halos_m(config)["geometry"]
+    halo = round(halo_m / pitch_m)
     i0, j0, i1, j1 = (round(edge / pitch_m) for edge in box.as_tuple())
-    target, sigma, source = _read_heights(
-        dsm, CellGrid.covering(dsm_box(config, tile), gsd_m), box.grow(halo * pitch_m)
-    )
+    target, sigma, source = _read_heights(dsm, CellGrid.covering(dsm_box(config, tile), gsd_m), box.grow(halo_m))
     if not np.isfinite(target).any():
         raise Quarantine(f"{tile.name}: the height model of division {division} is empty")
     lattice, steps = direct.fit(
@@ -106,7 +105,7 @@ def build(config: Config, tile: Tile, divisions: dict[Tile, list[FittedDivision]
     nodes = round(tile.size_m / settings.pitch_m) + 2 * LATTICE_RING
     lattice = gather(
         [d for fitted in divisions.values() for d in fitted],
-        i0 - LATTICE_RING, j0 - LATTICE_RING, nodes, nodes, _ramp(settings),
+        i0 - LATTICE_RING, j0 - LATTICE_RING, nodes, nodes, settings.ramp_nodes,
     )  # fmt: skip
     present = np.array([t in divisions for t in tile.ring(1)]).reshape(3, 3)
     patch = extract(
@@ -127,11 +126,6 @@ def build(config: Config, tile: Tile, divisions: dict[Tile, list[FittedDivision]
 
 def _shape(settings: GeometryConfig) -> FieldShape:
     return FieldShape(settings.pitch_m, settings.softness_m, settings.beta, settings.reading)
-
-
-def _ramp(settings: GeometryConfig) -> int:
-    """Half the width of the blend, in nodes."""
-    return round(settings.blend_m / settings.pitch_m / 2)
 
 
 def _read_heights(path: Path, grid: CellGrid, box: Box) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
