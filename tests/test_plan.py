@@ -110,6 +110,16 @@ def test_params_of_a_stage_hold_its_own_section_only(city_values: dict) -> None:
     assert stage_params(config, "texture") != stage_params(other, "texture")
 
 
+def test_a_city_that_grows_leaves_its_tiles_alone(city_values: dict) -> None:
+    config = load_config(city_values)
+    west, south, east, north = city_values["city"]["bounds_m"]
+    grown = load_config(changed(city_values, "city.bounds_m", [west, south, east + 256, north]))
+    assert set(city_tiles(config)) < set(city_tiles(grown))
+    for stage in ("ingest", "dsm", "geometry", "texture"):
+        assert stage_params(config, stage) == stage_params(grown, stage)
+    assert stage_params(config, "merge") != stage_params(grown, "merge")
+
+
 def test_schema_in_the_repository_is_the_models() -> None:
     committed = json.loads((ROOT / "config" / "schema.json").read_text())
     assert committed == Config.model_json_schema(), "refresh with: cityweave schema > config/schema.json"

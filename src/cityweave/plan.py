@@ -30,6 +30,7 @@ STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
     "evaluate": ("city", "tiles", "seed", "evaluate"),
     "report": ("city", "report"),
 }
+_PER_TILE = ("ingest", "dsm", "geometry", "texture")
 
 
 def read_config(path: Path) -> Config:
@@ -237,6 +238,8 @@ def stage_params(config: Config, stage: str) -> dict[str, Any]:
     """The part of the configuration that a stage's result depends on, as plain values."""
     dumped = config.model_dump(mode="json")
     params = {section: dumped[section] for section in STAGE_SECTIONS[stage]}
+    if stage in _PER_TILE:  # a city may grow round a tile without changing it
+        params["city"] = {key: value for key, value in params["city"].items() if key not in ("bounds_m", "polygon")}
     if stage == "ingest":
         params["derived"] = {"halo_m": ingest_halo_m(config), "gsd_m": config.dsm.gsd_m}
     elif stage == "dsm":

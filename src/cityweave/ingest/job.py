@@ -19,22 +19,20 @@ from cityweave.grid import Box, CellGrid, Tile, tiles_covering
 from cityweave.ingest.ortho import add_ortho
 from cityweave.io.heights import read_heights
 from cityweave.io.raster import open_raster
-from cityweave.io.satellite import ViewPixels, crop_for, read_crop, read_excluded, read_rpc
+from cityweave.io.satellite import (
+    ViewPixels,
+    crop_for,
+    ground_from_geodetic,
+    read_crop,
+    read_excluded,
+    read_rpc,
+    view_angles,
+)
 from cityweave.manifest import Manifest, Products, Run, run_job
 from cityweave.plan import ingest_halo_m, resolved_sources, vertical_grid
 
 _CORE_SAMPLES = 64  # along a core's side, when asking whether a view shows it
-# Facts of the survey that a view's attributes repeat, so that later stages open the AOI alone.
-_FROM_SURVEY = (
-    "acquired",
-    "sun_azimuth_deg",
-    "sun_elevation_deg",
-    "off_nadir_deg",
-    "view_azimuth_deg",
-    "gsd_m",
-    "exposure",
-    "display",
-)
+_FROM_SURVEY = ("acquired", "sun_azimuth_deg", "sun_elevation_deg")  # facts of the file, whatever the city
 
 
 @dataclass(frozen=True)
@@ -42,12 +40,20 @@ class Cut:
     """What is being cut out: the tile, its ground with halo, and the heights anything may have there."""
 
     tile: Tile
+    crs: str
     extent: Box
     heights_m: tuple[float, float]
     to_geodetic: ToGeodetic
     allowance_px: float
     grid: CellGrid
     terrain: np.ndarray | None  # (y, x) on `grid`
+
+    def middle_geodetic(self) -> tuple[float, float, float]:
+        """Longitude, latitude and height above the ellipsoid of the core's middle."""
+        core = self.tile.core
+        middle = ((core.xmin + core.xmax) / 2, (core.ymin + core.ymax) / 2, sum(self.heights_m) / 2)
+        lon, lat, height = self.to_geodetic(*(np.array([value]) for value in middle))
+        return float(lon[0]), float(lat[0]), float(height[0])
 
     def core_ground(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Longitude, latitude and height of every `step`-th cell of the core, on the terrain where it is known."""
@@ -86,6 +92,7 @@ def ingest_tile(
     layers = _height_layers(config, sources, grid)
     cut = Cut(
         tile,
+        city.crs,
         extent,
         _heights_of(survey, extent, city.heights_m),
         geodetic_transform(city.crs, vertical_grid(city.vertical)),
@@ -104,7 +111,7 @@ def ingest_tile(
         vertical=vertical,
         halo_m=halo_m,
         z0_m=city.z0_m,
-        attributes={"heights_m": list(cut.heights_m), "reference_view": survey["reference_view"]},
+        attributes={"heights_m": list(cut.heights_m)},
     ) as aoi:
         written: list[str] = []
         refused: list[str] = []
@@ -149,6 +156,7 @@ def _add_view(aoi: AoiWriter, source: ViewSource, facts: Mapping[str, Any], cut:
         if crop is None:
             return f"{source.name} doesn't see it"
         pixels = read_crop(dataset, crop)
+    angles = view_angles(rpc, ground_from_geodetic(cut.crs), cut.middle_geodetic())
     rpc = rpc.shifted(crop.left, crop.top)
     if reason := _nothing_to_see(source.name, pixels, rpc, cut):
         return reason
@@ -166,7 +174,7 @@ def _add_view(aoi: AoiWriter, source: ViewSource, facts: Mapping[str, Any], cut:
         mask=mask,
         nodata=pixels.nodata,
         saturation=saturation,
-        attributes={key: facts[key] for key in _FROM_SURVEY if key in facts},
+        attributes={key: facts[key] for key in _FROM_SURVEY if key in facts} | angles,
     )
     return None
 
