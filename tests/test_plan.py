@@ -58,12 +58,16 @@ REFUSED = [
     ("city.crs", "EPSG:4326", ConfigError, ["not projected", "EPSG:32637"]),
     ("city.crs", "EPSG:2263", ConfigError, ["foot", "EPSG:32637"]),
     ("city.crs", "EPSG:1", ConfigError, ["not known", "EPSG:32637"]),
+    ("city.crs", "EPSG:32637+5773", ConfigError, ["heights", "city.vertical", "EPSG:32637"]),
+    ("city.crs", "EPSG:2048", ConfigError, ["west", "EPSG:32637"]),
     ("city.vertical", ..., ConfigError, ["city.vertical is missing", "ellipsoid"]),
     ("city.vertical", {"epsg": 3855, "grid": "nowhere.gtx"}, MissingCapability, ["nowhere.gtx", "is not there"]),
     ("ingest.halo_m", 1.0, ConfigError, ["at least", "geometry", "dsm"]),
     ("tiles.size_m", 255, ConfigError, ["multiple of twice"]),
     ("geometry.pitch_m", 0.8, ConfigError, ["integer multiple of dsm.gsd_m"]),
     ("sources.views", [], ConfigError, ["sources.views is empty", "2 satellite views"]),
+    ("sources.views", [{"name": "a", "path": "a.tif"}], ConfigError, ["holds 1 view", "2 satellite views"]),
+    ("sources.ortho", [{"name": "b", "path": "o.tif"}], ConfigError, ["names", "must differ", "b"]),
     ("city.bounds_m", [0, 0, 0, 0], ConfigError, ["xmin < xmax"]),
     ("city.heights_m", [5, 1], ConfigError, ["lowest before highest"]),
     ("seed", -1, ConfigError, ["seed", "-1"]),
@@ -89,6 +93,31 @@ def test_a_polygon_without_area_holds_no_tile(city_values: dict, tmp_path: Path)
     values = changed(changed(city_values, "city.bounds_m", ...), "city.polygon", str(file))
     with pytest.raises(ConfigError, match="no tile"):
         load_config(values)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[1, 2]",
+        '{"type": "Feature", "geometry": null}',
+        '{"type": "Polygon", "coordinates": [[[1], [2]]]}',
+        '{"type": "Polygon", "coordinates": [[[1, 2], [3, 4]]]}',
+    ],
+)
+def test_a_broken_polygon_file_is_refused(city_values: dict, tmp_path: Path, text: str) -> None:
+    file = tmp_path / "broken.geojson"
+    file.write_text(text)
+    values = changed(changed(city_values, "city.bounds_m", ...), "city.polygon", str(file))
+    with pytest.raises(ConfigError, match=r"city\.polygon"):
+        load_config(values)
+
+
+def test_a_polygon_that_crosses_itself_still_says_where_the_city_is(city_values: dict, tmp_path: Path) -> None:
+    file = tmp_path / "bow.geojson"
+    ring = [[315392, 4161536], [315904, 4162048], [315904, 4161536], [315392, 4162048], [315392, 4161536]]
+    file.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+    values = changed(changed(city_values, "city.bounds_m", ...), "city.polygon", str(file))
+    assert len(city_tiles(load_config(values))) == 4
 
 
 def test_a_polygon_bounds_the_city(city_values: dict, tmp_path: Path) -> None:

@@ -68,20 +68,25 @@ class CityConfig(Section):
         """Outer rings of the polygon file."""
         assert self.polygon is not None
         try:
-            document = json.loads(self.polygon.read_text())
-        except (OSError, ValueError) as error:
+            rings = _outer_rings(json.loads(self.polygon.read_text()))
+        except (OSError, ValueError, TypeError, AttributeError, LookupError) as error:
             raise ConfigError(f"city.polygon: {self.polygon} is not a readable GeoJSON file ({error})") from error
-        features = document.get("features") or [document]
-        rings = []
-        for feature in features:
-            geometry = feature.get("geometry", feature)
-            if geometry.get("type") == "Polygon":
-                rings.append([(float(p[0]), float(p[1])) for p in geometry["coordinates"][0]])
-            elif geometry.get("type") == "MultiPolygon":
-                rings += [[(float(p[0]), float(p[1])) for p in part[0]] for part in geometry["coordinates"]]
+        if any(len(ring) < 3 for ring in rings):
+            raise ConfigError(f"city.polygon: {self.polygon} has a ring of under 3 points; a closed ring is accepted")
         if not rings:
             raise ConfigError(f"city.polygon: {self.polygon} holds no Polygon or MultiPolygon")
         return rings
+
+
+def _outer_rings(document: Any) -> list[list[tuple[float, float]]]:
+    polygons: list[Any] = []
+    for feature in document.get("features") or [document]:
+        geometry = feature.get("geometry", feature) or {}
+        if geometry.get("type") == "Polygon":
+            polygons.append(geometry["coordinates"])
+        elif geometry.get("type") == "MultiPolygon":
+            polygons += geometry["coordinates"]
+    return [[(float(p[0]), float(p[1])) for p in rings[0]] for rings in polygons]
 
 
 class TilesConfig(Section):

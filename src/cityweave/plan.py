@@ -107,13 +107,15 @@ def _check(config: Config) -> None:
         raise ConfigError(
             f"tiles.size_m is {tiles.size_m}; it must be a multiple of dsm.gsd_m ({config.dsm.gsd_m:g} m)"
         )
-    if config.synth is None and not config.sources.views:
-        raise ConfigError("sources.views is empty; accepted: at least 2 satellite views, or a synth section")
+    if config.synth is None and len(config.sources.views) < 2:
+        found = "holds 1 view" if config.sources.views else "is empty"
+        raise ConfigError(f"sources.views {found}; accepted: at least 2 satellite views, or a synth section")
     if config.synth is not None and config.sources != SourcesConfig():
         raise ConfigError("sources and synth exclude each other: a synthetic city brings its own sources")
-    names = [view.name for view in config.sources.views]
+    sources = resolved_sources(config)
+    names = [view.name for view in sources.views] + [ortho.name for ortho in sources.ortho]
     if len(set(names)) != len(names):
-        raise ConfigError(f"sources.views: names must differ, got {names}")
+        raise ConfigError(f"names of views and orthophotos must differ, got {', '.join(names)}")
     for index, raster in enumerate((config.sources.terrain, config.sources.reference)):
         if raster is not None and raster.vertical is not None:
             check_vertical(raster.vertical, f"sources.{('terrain', 'reference')[index]}.vertical")
@@ -140,6 +142,11 @@ def _check_crs(config: Config) -> None:
     units = {axis.unit_name for axis in crs.axis_info[:2]}
     if units != {"metre"}:
         raise ConfigError(f"city.crs: {config.city.crs} counts in {', '.join(sorted(units))}; {accepted}")
+    if len(crs.axis_info) != 2:
+        raise ConfigError(f"city.crs: {config.city.crs} has heights, which city.vertical states; {accepted}")
+    directions = [axis.direction for axis in crs.axis_info]
+    if sorted(directions) != ["east", "north"]:  # a mirrored frame would turn every mesh inside out
+        raise ConfigError(f"city.crs: {config.city.crs} counts to the {' and '.join(directions)}; {accepted}")
 
 
 def check_vertical(vertical: Vertical, where: str) -> None:
@@ -199,9 +206,9 @@ def city_tiles(config: Config) -> list[Tile]:
     tiles = tiles_covering(city.box, size, shift)
     if city.polygon is None:
         return tiles
-    from shapely import Polygon, box
+    from shapely import Polygon, box, make_valid
 
-    shapes = [Polygon(ring) for ring in city.rings()]
+    shapes = [make_valid(Polygon(ring)) for ring in city.rings()]
     return [tile for tile in tiles if any(shape.intersection(box(*tile.core.as_tuple())).area > 0 for shape in shapes)]
 
 
