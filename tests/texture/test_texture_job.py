@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cityweave.errors import DataError
 from cityweave.io.textures import INFERRED, OUTSIDE, halved, level_picture, load_texture
 from cityweave.manifest import Manifest, Run, content_hash
 from cityweave.mesh import SURFACE, load_levels
@@ -108,6 +109,16 @@ def test_same_bytes_in_another_folder(run, tmp_path: Path):
     job.run(copy, tile)
     assert content_hash(manifest) == before
     assert Manifest.read(manifest).product("texture").is_dir()
+
+
+def test_no_view_steep_enough_is_an_error_and_no_grey_tile(run, tmp_path: Path):
+    tile = city_tiles(run.config)[0]
+    strict = run.config.texture.model_copy(update={"max_off_nadir_deg": 0.01})
+    copy = Run(tmp_path / "strict", run.config.model_copy(update={"texture": strict}))
+    shutil.copytree(run.folder, copy.folder)
+    with pytest.raises(DataError, match=r"max_off_nadir_deg is 0\.01, its views have v0 "):
+        job.run(copy, tile)
+    assert not copy.manifest_path("texture", tile).exists()
 
 
 def test_plain_parts_point_at_plain_texels(run):

@@ -10,7 +10,7 @@ import numpy as np
 from cityweave.aoi import Aoi
 from cityweave.cameras import fit_local, geodetic_transform
 from cityweave.config import Config
-from cityweave.errors import Quarantine
+from cityweave.errors import DataError, Quarantine
 from cityweave.grid import Tile
 from cityweave.io.textures import INFERRED, MAX_COUNT, OUTSIDE, save_texture
 from cityweave.manifest import Manifest, Products, Run, run_job
@@ -48,7 +48,7 @@ def _work(run: Run, tile: Tile, around: list[Tile], products: Products) -> None:
     own = surface_triangles(levels[0])
     occluders = _occluders(run, levels[0], own, around)
     scene = Triangles.joined([own, occluders])
-    views = _views(run.config, Aoi(ingested.product("aoi")), _survey(run), levels[0], scene)
+    views = _views(run.config, tile, Aoi(ingested.product("aoi")), _survey(run), levels[0], scene)
     settings = run.config.texture
     atlas = build_atlas(
         levels,
@@ -92,10 +92,18 @@ def _occluders(run: Run, mesh: TileMesh, own: Triangles, around: list[Tile]) -> 
     return Triangles.joined(parts)
 
 
-def _views(config: Config, aoi: Aoi, survey: dict[str, Any], mesh: TileMesh, scene: Triangles) -> list[SourceView]:
+def _views(
+    config: Config, tile: Tile, aoi: Aoi, survey: dict[str, Any], mesh: TileMesh, scene: Triangles
+) -> list[SourceView]:
     """The views to bake from, with cameras in the tile's local metres."""
     known = {view["name"]: view for view in survey["views"]}
     names = [name for name in aoi.views if known[name]["off_nadir_deg"] <= config.texture.max_off_nadir_deg]
+    if not names:  # a grey atlas would pass for a textured tile
+        angles = ", ".join(f"{name} {known[name]['off_nadir_deg']:.1f}" for name in aoi.views)
+        raise DataError(
+            f"{tile.name}: no view is steep enough to texture from; texture.max_off_nadir_deg is "
+            f"{config.texture.max_off_nadir_deg:g}, its views have {angles}: accepted from the least of them"
+        )
     names = sorted(names, key=lambda name: (known[name]["off_nadir_deg"], name))[: config.texture.max_views]
     to_geodetic = geodetic_transform(config.city.crs, vertical_grid(config.city.vertical))
     z0 = mesh.origin_m[2]
