@@ -93,7 +93,7 @@ def _project(points, position, axis, turn, aim, step, focal, out):  # type: igno
 def _to_ecef():  # type: ignore[no-untyped-def]
     from pyproj import Transformer
 
-    return Transformer.from_crs("EPSG:4979", "EPSG:4978", always_xy=True)
+    return Transformer.from_crs("EPSG:4979", "EPSG:4978", always_xy=True, allow_ballpark=False)
 
 
 def ecef_of(lon: Points, lat: Points, height_m: Points) -> Points:

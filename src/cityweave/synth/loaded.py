@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cityweave.config import SynthConfig
-from cityweave.errors import DataError
+from cityweave.errors import DataError, MissingCapability
 from cityweave.grid import Box
 from cityweave.io.citymodel import CityModel, Kind, Surface, load_city_model
 from cityweave.synth.assemble import Part, TerrainOf, assemble
@@ -62,13 +62,19 @@ def _in_crs(model: CityModel, crs: str) -> NDArray[np.float64]:
     if model.crs is None:
         return model.vertices
     from pyproj import CRS, Transformer
+    from pyproj.exceptions import ProjError
 
     own = CRS(model.crs)
     flat = own.sub_crs_list[0] if own.sub_crs_list else own
     if flat.to_2d().equals(CRS(crs).to_2d(), ignore_axis_order=True):
         return model.vertices
-    way = Transformer.from_crs(flat.to_2d(), CRS(crs).to_2d(), always_xy=True)
-    x, y = way.transform(model.vertices[:, 0], model.vertices[:, 1])
+    try:
+        way = Transformer.from_crs(flat.to_2d(), CRS(crs).to_2d(), always_xy=True, allow_ballpark=False)
+    except ProjError as error:
+        raise MissingCapability(
+            f"PROJ knows no exact way from the model's {model.crs} to {crs} here: {error}"
+        ) from error
+    x, y = way.transform(model.vertices[:, 0], model.vertices[:, 1], errcheck=True)
     return np.column_stack([x, y, model.vertices[:, 2]])
 
 
