@@ -106,6 +106,8 @@ def _tiles(run: Run, names: Sequence[str]) -> list[Tile]:
 
 
 def _stage(arguments: argparse.Namespace) -> None:
+    # Before numpy is loaded: sums of its linear algebra must not depend on how many cores there are.
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     module, function, wants = STAGES[arguments.command]
     run = Run.open(arguments.run)
     call = getattr(importlib.import_module(module), function)
