@@ -11,12 +11,12 @@ import zarr
 from cityweave.config import GeometryConfig
 from cityweave.errors import DataError, Quarantine
 from cityweave.geometry import job
-from cityweave.geometry.solid import audit
 from cityweave.grid import DIVISIONS, CellGrid
 from cityweave.manifest import Manifest, Run, run_job
 from cityweave.mesh import load_levels
 from cityweave.plan import city_tiles, dsm_box
 from tests.geometry import city
+from tests.geometry.audit import audit
 
 X0, Y0, SIZE_M = 320000, 4160000, 64
 

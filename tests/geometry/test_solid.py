@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from cityweave.geometry.solid import audit
 from cityweave.mesh import BOTTOM, RIM, SURFACE, TileMesh
 from tests.geometry import city
+from tests.geometry.audit import audit
 from tests.geometry.build import BASE_M, broken_vertices, meshes_of, positions_disagree
 
 N = 32

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cityweave.geometry import cells
-from cityweave.geometry.solid import audit
 from cityweave.geometry.surface import LAYERS
 from cityweave.mesh import STEPS_PER_M, SURFACE
+from tests.geometry.audit import audit
 from tests.geometry.build import (
     around,
     broken_vertices,
