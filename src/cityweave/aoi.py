@@ -294,10 +294,6 @@ class Aoi:
             attributes=attributes,
         )
 
-    def view_attributes(self, name: str) -> dict[str, Any]:
-        """A view's attributes without its pixels."""
-        return self._layer_attributes(VIEWS, name)
-
     def ortho(self, name: str) -> OrthoLayer:
         attributes = self._layer_attributes(ORTHO, name)
         return OrthoLayer(

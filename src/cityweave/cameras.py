@@ -20,7 +20,6 @@ from cityweave.grid import Box
 
 ToGeodetic = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
 
-POLY_TERMS = 10  # 1, x, y, z, xy, xz, yz, x², y², z²
 MAX_POLY_ERROR_PX = 0.02
 
 

@@ -143,7 +143,7 @@ def test_ground_has_streets_greens_and_water(layout: Layout) -> None:
 def test_water_is_level(layout: Layout) -> None:
     river = next(i for i in range(3200, 3220) if layout.is_river(i))
     points = np.array([layout.to_xy(layout.river_line(river) + d, t) for d in (-10, 0, 10) for t in range(0, 900, 60)])
-    np.testing.assert_allclose(layout.terrain(points[:, 0], points[:, 1]), layout.water_m, atol=1e-9)
+    np.testing.assert_allclose(layout.terrain(points[:, 0], points[:, 1]), layout.ground_m - 3.5, atol=1e-9)
 
 
 def test_odd_box_is_refused(layout: Layout) -> None:

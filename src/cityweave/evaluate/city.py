@@ -61,11 +61,6 @@ class City:
         x, y = float(self.origin[0]), float(self.origin[1])
         return Box(box.xmin - x, box.ymin - y, box.xmax - x, box.ymax - y)
 
-    @property
-    def area_km2(self) -> float:
-        parts = [tile.core.intersection(self.run.config.city.box) for tile in self.tiles]
-        return sum(part.width * part.height for part in parts if part is not None) / 1e6
-
     def mesh(self, tile: Tile) -> TileMesh:
         """The finest level of detail."""
 

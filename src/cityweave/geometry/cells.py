@@ -135,12 +135,8 @@ def _crossing(h, fx, fy, dx, dy, z_mid, low_first, beta, centred, softness, w, h
 
 
 @njit(cache=True)
-def crossings(h, blunt, first_x, first_y, step, z, wx, wy, beta, centred, softness):  # type: ignore[no-untyped-def]
-    """Places of the walls on their edges, -1/2..1/2 about the middle.
-
-    `blunt` is the lattice before it was sharpened. A node that was half-way up a wall said how much of its cell lies
-    on either side, and the wall moves by that much.
-    """
+def crossings(h, first_x, first_y, step, z, wx, wy, beta, centred, softness):  # type: ignore[no-untyped-def]
+    """Places of the walls on their edges, -1/2..1/2 about the middle; `h` is the sharpened lattice."""
     rows, cols = z.shape
     cx = np.zeros((rows, cols))
     cy = np.zeros((rows, cols))

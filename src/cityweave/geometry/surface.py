@@ -114,8 +114,7 @@ def extract(
     wx, wy = cells.find_walls(z, live, settings.wall_jump_m, settings.steep_m)
     step = settings.cell_m / shape.pitch_m
     cx, cy = cells.crossings(
-        h - z0_m, lattice.h.astype(np.float64) - z0_m, _node_units(i0 - ring, lattice.i0, step),
-        _node_units(j0 - ring, lattice.j0, step), step, z, wx, wy,
+        h - z0_m, _node_units(i0 - ring, lattice.i0, step), _node_units(j0 - ring, lattice.j0, step), step, z, wx, wy,
         shape.beta, shape.centred, shape.softness_m,
     )  # fmt: skip
     off = cells.place(wx, wy, cx, cy, live, SMOOTHING_ROUNDS)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cityweave.errors import DataError, MissingCapability
-from cityweave.grid import Box, CellGrid
+from cityweave.grid import CellGrid
 
 if TYPE_CHECKING:
     from affine import Affine
@@ -384,9 +384,3 @@ def _bilinear(values: np.ndarray, coarse: CellGrid, grid: CellGrid) -> np.ndarra
     top = values[r0][:, c0] * (1 - fc) + values[r0][:, c0 + 1] * fc
     bottom = values[r0 + 1][:, c0] * (1 - fc) + values[r0 + 1][:, c0 + 1] * fc
     return top * (1 - fr) + bottom * fr
-
-
-def box_overlaps(outline: list[tuple[float, float]], box: Box) -> bool:
-    """Whether the bounding box of an outline shares ground with `box`."""
-    xs, ys = [p[0] for p in outline], [p[1] for p in outline]
-    return min(xs) < box.xmax and box.xmin < max(xs) and min(ys) < box.ymax and box.ymin < max(ys)

@@ -9,14 +9,6 @@ from numpy.typing import NDArray
 
 Points = tuple[tuple[float, tuple[int, int, int]], ...]
 
-# From water-side lowlands to hills; muted, because shading and buildings are laid over it.
-TERRAIN: Points = (
-    (0.0, (84, 117, 105)),
-    (0.25, (125, 149, 114)),
-    (0.5, (176, 176, 130)),
-    (0.75, (196, 170, 128)),
-    (1.0, (222, 205, 180)),
-)
 # Above the ground: from pavement over roofs to towers.
 ABOVE: Points = (
     (0.0, (222, 219, 210)),

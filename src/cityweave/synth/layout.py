@@ -122,10 +122,6 @@ class Layout:
     def height_at(self, p: NDArray[np.float64]) -> float:
         return float(self.terrain(p[:1], p[1:2])[0])
 
-    @property
-    def water_m(self) -> float:
-        return self.ground_m - 3.5
-
     def block(self, i: int, j: int) -> NDArray[np.float64]:
         """Kerb line of block (i, j): its four corners, counter-clockwise from the lower left one, in the CRS."""
         s0, s1 = self.line_s(i) + self.width_s(i) / 2, self.line_s(i + 1) - self.width_s(i + 1) / 2
