@@ -159,7 +159,8 @@ def read_cells(path: Path, grid: CellGrid, band: int = 1) -> NDArray[np.float32]
             values = dataset.read(band, window=window, boundless=True, fill_value=dataset.nodata or 0)
             outside = np.ones(grid.shape, np.bool_)
             top, left = max(0, -window.row_off), max(0, -window.col_off)
-            outside[top : dataset.height - window.row_off, left : dataset.width - window.col_off] = False
+            bottom, right = max(0, dataset.height - window.row_off), max(0, dataset.width - window.col_off)
+            outside[top:bottom, left:right] = False
         else:
             outside = np.zeros(grid.shape, np.bool_)
         if dataset.nodata is not None and not np.isnan(dataset.nodata):
