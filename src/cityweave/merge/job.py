@@ -10,7 +10,7 @@ from typing import Any
 from cityweave.cameras import ToGeodetic, geodetic_transform
 from cityweave.errors import DataError
 from cityweave.grid import Box, Tile
-from cityweave.io.textures import OUTSIDE, TileTexture, load_texture
+from cityweave.io.textures import MAX_COUNT, OUTSIDE, TileTexture, load_texture
 from cityweave.manifest import Manifest, Products, Run, run_job
 from cityweave.merge.earth import Placement
 from cityweave.merge.heights import CityRaster, TileHeights, city_grid, heights_writer, write_cog
@@ -122,7 +122,7 @@ class _Gather:
                 "triangles": [len(level.faces) for level in levels],
                 "geometric_error_m": node.error_m,
                 "texture_px": [texture.layout.width, texture.layout.height],
-                "observed_share": round(float((texture.provenance[inside] <= 253).mean()), 4),
+                "observed_share": round(float((texture.provenance[inside] <= MAX_COUNT).mean()), 4),
             },
         )
 

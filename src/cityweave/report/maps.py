@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cityweave.io.raster import open_raster
+from cityweave.io.textures import INFERRED, OUTSIDE
 from cityweave.report.colours import ABOVE, COUNT, ERROR, INFERRED_RGB, UNKNOWN_RGB, look_up
 
 MAX_SIDE_PX = 1024
@@ -68,8 +69,8 @@ def error_picture(error: NDArray[np.floating]) -> NDArray[np.uint8]:
 def provenance_picture(provenance: NDArray[np.uint8], drawn: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """How many views a texel's colour comes from; orange where it is inferred."""
     out = look_up(provenance.astype(np.float64), 1.0, float(MAX_VIEWS), COUNT)
-    out[(provenance == 0) | (provenance == 254)] = INFERRED_RGB
-    out[~drawn | (provenance == 255)] = UNKNOWN_RGB
+    out[(provenance == 0) | (provenance == INFERRED)] = INFERRED_RGB
+    out[~drawn | (provenance == OUTSIDE)] = UNKNOWN_RGB
     return out
 
 

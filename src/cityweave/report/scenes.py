@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cityweave.cameras import Pinhole
 from cityweave.grid import Tile
 from cityweave.manifest import Run
-from cityweave.mesh import SURFACE
+from cityweave.mesh import RIM, SURFACE
 from cityweave.render.city import textured_tile, tile_levels, tiles_with
 from cityweave.render.depth import bounds, depth_map
 from cityweave.render.textured import NO_TILE, Frame, MapView, TexturedMesh, render
@@ -41,7 +41,8 @@ class Stage:
     @staticmethod
     def of(run: Run) -> Stage | None:
         """None when no tile has a texture."""
-        tiles = [tile for tile in tiles_with(run, "mesh") if tile in set(tiles_with(run, "texture"))]
+        textured = set(tiles_with(run, "texture"))
+        tiles = [tile for tile in tiles_with(run, "mesh") if tile in textured]
         if not tiles:
             return None
         box = run.config.city.box
@@ -86,7 +87,7 @@ class Stage:
             mesh = levels[min(self.level, len(levels) - 1)]
             world = mesh.world() - self.origin
             world[:, 2] = np.maximum(world[:, 2], floor)
-            rim = mesh.faces[mesh.part == 1]
+            rim = mesh.faces[mesh.part == RIM]
             points.append(world)
             faces.append(rim + start)
             start += len(world)
