@@ -149,6 +149,14 @@ def test_heights_without_a_crs(values: dict, tmp_path: Path) -> None:
     check(values)
 
 
+def test_heights_that_state_another_vertical_reference(values: dict, tmp_path: Path) -> None:
+    path = pictures.write_ramp(tmp_path / "geoid.tif", BOX, 1.0, crs="EPSG:32637+3855")
+    values["sources"]["reference"] = {"path": str(path)}
+    refused(values, DataError, "sources.reference", "EPSG:3855", "above the ellipsoid", "vertical")
+    values["sources"]["reference"]["vertical"] = "ellipsoid"  # the user knows better
+    check(values)
+
+
 def test_mask_of_another_size(values: dict, tmp_path: Path) -> None:
     path = pictures.write_view(tmp_path / "small.tif", np.ones((9, 9), np.uint8), None)
     values["sources"]["views"][0]["mask"] = str(path)

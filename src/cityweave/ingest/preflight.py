@@ -116,8 +116,25 @@ def _check_heights(source: RasterSource, config: Config) -> None:
                 raise DataError(f"{source.path} has {dataset.count} bands; a height raster with 1 is accepted")
             check_readable(dataset)
         _check_overlap(source.path, outline, box)
-    if source.vertical is not None and source.vertical != config.city.vertical:
+    if source.vertical is None:
+        _check_stated_vertical(source, config.city.vertical)
+    elif source.vertical != config.city.vertical:
         _check_vertical(source.vertical, config)
+
+
+def _check_stated_vertical(source: RasterSource, city: Vertical) -> None:
+    """A file that says its heights are not the city's must not be taken for the city's."""
+    from cityweave.io.heights import stated_vertical
+
+    stated, ours = stated_vertical(source), city if city == "ellipsoid" else city.epsg
+    if stated is not None and stated != ours:
+        said, wanted = (
+            "above the ellipsoid" if value == "ellipsoid" else f"in EPSG:{value}" for value in (stated, ours)
+        )
+        raise DataError(
+            f"{source.path} says its heights are {said}, the city's are {wanted}; accepted: `vertical` in its source, "
+            "'ellipsoid' or {epsg, grid}"
+        )
 
 
 def _check_vertical(vertical: Vertical, config: Config) -> None:

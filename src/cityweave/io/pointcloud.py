@@ -14,6 +14,7 @@ from cityweave.grid import Box, CellGrid
 
 if TYPE_CHECKING:
     import laspy
+    import pyproj
 
 SUFFIXES = (".laz", ".las")
 GROUND, NOISE = 2, (7, 18)  # classes of the LAS specification
@@ -47,6 +48,12 @@ def describe_cloud(path: Path, crs: str, declared_crs: str | None = None) -> Clo
             heights_m=(float(low[2]), float(high[2])),
             points=int(header.point_count),
         )
+
+
+def cloud_crs(path: Path) -> pyproj.CRS | None:
+    """The file's CRS with its vertical part."""
+    with _open(path) as reader:
+        return reader.header.parse_crs()
 
 
 def _first_points(reader: laspy.LasReader, path: Path) -> None:

@@ -24,6 +24,7 @@ from cityweave.errors import DataError, MissingCapability
 from cityweave.grid import CellGrid
 
 if TYPE_CHECKING:
+    import pyproj
     from affine import Affine
     from rasterio.crs import CRS
     from rasterio.io import DatasetReader
@@ -81,6 +82,20 @@ def horizontal_crs(dataset: DatasetReader, declared: str | None = None) -> CRS:
     if _is_georeferenced(dataset):
         return _named(_flat(dataset.crs), dataset.name)
     raise DataError(f"{dataset.name} has a CRS but no geotransform; a georeferenced raster is accepted")
+
+
+def raster_crs(path: Path) -> pyproj.CRS | None:
+    """The file's CRS with its vertical part; None where it has none that PROJ can read."""
+    import pyproj
+    from pyproj.exceptions import CRSError
+
+    with open_raster(path) as dataset:
+        if dataset.crs is None:
+            return None
+        try:
+            return pyproj.CRS.from_wkt(dataset.crs.to_wkt())
+        except CRSError:
+            return None
 
 
 def _is_georeferenced(dataset: DatasetReader) -> bool:
