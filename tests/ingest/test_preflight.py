@@ -157,6 +157,12 @@ def test_heights_that_state_another_vertical_reference(values: dict, tmp_path: P
     check(values)
 
 
+def test_a_city_model_that_is_not_there(values: dict) -> None:
+    del values["sources"]
+    values["synth"] = {"model": "nowhere.city.json"}
+    refused(values, DataError, "synth.model", "nowhere.city.json", "CityJSON")
+
+
 def test_mask_of_another_size(values: dict, tmp_path: Path) -> None:
     path = pictures.write_view(tmp_path / "small.tif", np.ones((9, 9), np.uint8), None)
     values["sources"]["views"][0]["mask"] = str(path)

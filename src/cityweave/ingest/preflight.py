@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 
 def check_sources(config: Config) -> None:
     """Raise DataError (exit 3) or MissingCapability (4) for the first source that can't be used."""
-    if config.synth is not None:
-        return  # its sources are made by the run
+    if config.synth is not None:  # its sources are made by the run
+        model = config.synth.model
+        if model is not None and not model.is_file():
+            raise DataError(f"synth.model: {model} is not there; accepted: a CityJSON, OBJ or GLB file")
+        return
     from cityweave.cameras import geodetic_transform
 
     city, sources = config.city, resolved_sources(config)
