@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from cityweave.config import Config, OrthoSource, RasterSource, SourcesConfig, Vertical, ViewSource
 from cityweave.errors import ConfigError, DataError, MissingCapability
-from cityweave.grid import Box, Tile, rings_for, tiles_covering
+from cityweave.grid import DIVISIONS, Box, Tile, rings_for, tiles_covering
 
 # What a stage's result depends on, beside its inputs. A rule's params and a job's manifest hold just this.
 STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
@@ -31,6 +31,15 @@ STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
     "report": ("city", "report"),
 }
 _PER_TILE = ("ingest", "dsm", "geometry", "texture")
+
+# Manifests of a tile in the order of work, with the stage that each belongs to.
+TILE_MANIFESTS: dict[str, str] = {
+    "ingest": "ingest",
+    "dsm": "dsm",
+    **{f"sdf_{division}": "geometry" for division in DIVISIONS},
+    "mesh": "geometry",
+    "texture": "texture",
+}
 
 
 def read_config(path: Path) -> Config:

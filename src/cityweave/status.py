@@ -9,18 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from cityweave.errors import ConfigError, DataError
-from cityweave.grid import DIVISIONS, Tile
+from cityweave.grid import Tile
 from cityweave.manifest import Run, write_json
-from cityweave.plan import city_tiles, stage_params
+from cityweave.plan import TILE_MANIFESTS, city_tiles, stage_params
 
-# Manifests of a tile in the order of work, with the stage that each belongs to.
-TILE_MANIFESTS: dict[str, str] = {
-    "ingest": "ingest",
-    "dsm": "dsm",
-    **{f"sdf_{division}": "geometry" for division in DIVISIONS},
-    "mesh": "geometry",
-    "texture": "texture",
-}
 PRODUCTS = (
     ("report.html", "the report: open it first"),
     ("city.glb", "the city as one model (overview)"),

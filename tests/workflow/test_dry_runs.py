@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cityweave.plan import city_tiles, load_config, texture_rings
-from cityweave.status import TILE_MANIFESTS
+from cityweave.plan import TILE_MANIFESTS, city_tiles, load_config, texture_rings
 
 from .conftest import Workflow
 

@@ -12,6 +12,7 @@ import rasterio
 from cityweave.cameras import RPC, geodetic_transform
 from cityweave.plan import city_tiles, load_config
 
+from ..pictures import write_view
 from .conftest import Workflow
 
 pytestmark = pytest.mark.workflow
@@ -20,16 +21,15 @@ pytestmark = pytest.mark.workflow
 def with_nan_at(source: Path, target: Path, crs: str, ground_m: tuple[float, float, float]) -> None:
     """A float copy of a view whose pixels around one point on the ground are NaN."""
     with rasterio.open(source) as image:
-        profile, tags = image.profile, image.tags(ns="RPC")
+        rpc, tags = RPC.from_tags(image.tags(ns="RPC")), image.tags()
         pixels = image.read().astype(np.float32)
-    u, v = RPC.from_tags(tags).project(*geodetic_transform(crs)(*(np.array([value]) for value in ground_m)))
+    u, v = rpc.project(*geodetic_transform(crs)(*(np.array([value]) for value in ground_m)))
     row, column = int(v[0]), int(u[0])
     pixels[:, row - 4 : row + 4, column - 4 : column + 4] = np.nan
-    with rasterio.open(target, "w", **(profile | {"dtype": "float32"})) as copy:
-        copy.write(pixels)
-        copy.update_tags(ns="RPC", **tags)
+    write_view(target, pixels, rpc, tags, nodata=0)
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")  # views have RPCs instead
 def test_a_view_with_nan_quarantines_its_tile_alone(mini: Workflow, mini_values: dict, tmp_path: Path) -> None:
     sources = mini.city / "sources"
     tile = city_tiles(load_config(mini_values))[0]

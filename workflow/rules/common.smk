@@ -10,6 +10,7 @@ from cityweave.codehash import stage_hash
 from cityweave.errors import CityweaveError
 from cityweave.grid import DIVISIONS, Tile
 from cityweave.plan import (
+    TILE_MANIFESTS,
     base_folder,
     canonical_json,
     city_tiles,

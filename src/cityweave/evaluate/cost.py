@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cityweave.manifest import Run
-from cityweave.plan import city_tiles
-from cityweave.status import TILE_MANIFESTS
+from cityweave.plan import TILE_MANIFESTS, city_tiles
 
 CITY_MANIFESTS = ("survey", "merge_heights", "merge_city")
 _NOT_COUNTED = ("synth", "evaluate", "report")  # a real city brings its pictures; measuring isn't making

@@ -15,8 +15,7 @@ from cityweave.evaluate.truth import Truth
 from cityweave.evaluate.views import texture_figures
 from cityweave.grid import Tile
 from cityweave.manifest import Manifest, Products, Run, run_job, write_json
-from cityweave.plan import city_tiles
-from cityweave.status import TILE_MANIFESTS
+from cityweave.plan import TILE_MANIFESTS, city_tiles
 
 SIGNIFICANT_DIGITS = 6
 _SECOND_RUN = "needs a second run whose tiles are shifted by half a tile: cityweave border fills it"
