@@ -83,3 +83,11 @@ def test_packed_tiles_share_jobs(tmp_path: Path, mini_values: dict) -> None:
     jobs = Workflow(tmp_path, seven(mini_values, pack={"tiles": 10})).planned()
     packed = [name for name in jobs if name.startswith("dsm_")]
     assert len(packed) == 5 and all(jobs[name] == 1 for name in packed)
+
+
+def test_a_manifest_that_is_gone_is_made_again(tmp_path: Path, mini_values: dict) -> None:
+    values = seven(mini_values)
+    workflow = Workflow(tmp_path, values)
+    pretend_done(workflow, values)
+    (workflow.folder / middle(workflow, values) / "texture.json").unlink()
+    assert workflow.planned() == {"texture": 1, "merge_city": 1, "evaluate": 1, "report": 1, "verdict": 1}

@@ -11,8 +11,8 @@ import rasterio
 
 from cityweave.cameras import RPC, geodetic_transform
 from cityweave.plan import city_tiles, load_config
+from tests.pictures import write_view
 
-from ..pictures import write_view
 from .conftest import Workflow
 
 pytestmark = pytest.mark.workflow

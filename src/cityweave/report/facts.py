@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from cityweave import __version__
 from cityweave.grid import CellGrid, Tile
 from cityweave.manifest import Run
-from cityweave.plan import TILE_MANIFESTS, city_tiles, tile_entries
+from cityweave.plan import TILE_MANIFESTS, city_tiles
+from cityweave.status import tile_entries
 
 STAGE_NAMES = ("synth", "survey", "ingest", "dsm", "fit", "mesh", "texture", "merge", "evaluate")
 _CITY_MANIFESTS = {
