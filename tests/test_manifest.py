@@ -62,9 +62,11 @@ def test_a_job_that_dies_leaves_nothing_that_looks_finished(run: Run) -> None:
     with pytest.raises(KeyboardInterrupt):
         run_job(run, "dsm", dies, tile=tile)
     left = sorted(path.name for path in run.tile_folder(tile).iterdir())
-    assert left == ["heights.dsm.tmp"]
-    run_job(run, "dsm", write("whole"), tile=tile)
-    assert not (run.tile_folder(tile) / "heights.dsm.tmp").exists()
+    assert left == ["dsm.attempt", "heights.dsm.tmp"]
+    (run.tile_folder(tile) / "heights.0123456789ab.txt").write_text("renamed, then killed")
+    manifest = run_job(run, "dsm", write("whole"), tile=tile)
+    left = sorted(path.name for path in run.tile_folder(tile).iterdir())
+    assert left == sorted(["dsm.json", "dsm.run.json", manifest.product("heights").name])
 
 
 def test_a_lost_product_is_named_with_the_way_to_mend_it(run: Run) -> None:

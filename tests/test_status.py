@@ -74,6 +74,22 @@ def test_a_tile_that_lost_its_mesh_is_taken_out_where_neighbours_look(run: Run) 
     assert states["sdf_0"] == states["sdf_3"] == "quarantined" and states["dsm"] == "done"
 
 
+def test_a_job_that_failed_is_told_from_one_at_work(run: Run) -> None:
+    tile = city_tiles(run.config)[0]
+    seen: list[str] = []
+
+    def fails(products: Products) -> None:
+        seen.extend(entry.status for entry in tile_entries(run) if entry.tile == tile and entry.name == "dsm")
+        raise DataError("no good")
+
+    with pytest.raises(DataError):
+        run_job(run, "dsm", fails, tile=tile)
+    attempt = run.manifest_path("dsm", tile).with_name("dsm.attempt")
+    attempt.write_text(json.dumps(json.loads(attempt.read_text()) | {"pid": 2**22 + 1}))  # a process that is gone
+    states = {entry.name: entry.status for entry in tile_entries(run) if entry.tile == tile}
+    assert seen == ["running"] and states["dsm"] == "failed" and states["mesh"] == "missing"
+
+
 def test_a_complete_tile_is_not_left_out(run: Run) -> None:
     finish(run)
     with pytest.raises(ConfigError, match="nothing to leave out"):

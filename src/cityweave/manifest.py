@@ -196,6 +196,8 @@ def run_job(
     old = _recorded(record)
     path.unlink(missing_ok=True)
 
+    attempt = path.with_name(f"{name}.attempt")
+    write_json(attempt, {"host": platform.node(), "pid": os.getpid()})
     products = Products(folder, name)
     started, cpu_before = time.perf_counter(), time.process_time()
     reason: str | None = None
@@ -213,6 +215,7 @@ def run_job(
     cost = _cost(stage, started, cpu_before, products.usage)
     write_json(record, cost | {"manifest": values})
     write_json(path, values)
+    attempt.unlink(missing_ok=True)  # stays when the work failed or died: so the status can tell
     _drop_stale(folder, old, values)
     return Manifest(path, values)
 
@@ -244,11 +247,15 @@ def _recorded(record: Path) -> dict[str, Any]:
 
 
 def _drop_stale(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
-    """Products that the manifest before this one named and that nothing names any more."""
+    """Products that the manifest before this one named, or that a killed attempt left, and that nothing names now."""
     kept = {entry["path"] for entry in new["products"]}
-    for entry in old["products"]:
-        if entry["path"] not in kept:
-            _remove(folder / entry["path"])
+    stale = {entry["path"] for entry in old["products"]} - kept
+    for entry in new["products"]:
+        if entry["path"].startswith(f"{entry['name']}."):
+            suffix = entry["path"].removeprefix(f"{entry['name']}.")[HASH_LENGTH:]
+            stale |= {path.name for path in folder.glob(f"{entry['name']}.{'[0-9a-f]' * HASH_LENGTH}{suffix}")} - kept
+    for path in sorted(stale):
+        _remove(folder / path)
 
 
 def _cost(stage: str, started: float, cpu_before: float, usage: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +33,7 @@ class Entry:
 
     tile: Tile
     name: str
-    status: str  # done, quarantined, missing or failed
+    status: str  # done, quarantined, missing, running, started (elsewhere) or failed
     reason: str | None = None
     work_s: float = 0.0
     peak_rss_mb: float = 0.0
@@ -46,8 +48,7 @@ def tile_entries(run: Run) -> Iterator[Entry]:
 def _entry(run: Run, tile: Tile, name: str) -> Entry:
     path = run.manifest_path(name, tile)
     if not path.is_file():
-        attempted = any(path.parent.glob(f"*.{name}.tmp*"))
-        return Entry(tile, name, "failed" if attempted else "missing")
+        return Entry(tile, name, _attempt_state(path.with_name(f"{name}.attempt")))
     values = json.loads(path.read_text())
     record = path.with_name(f"{name}.run.json")
     cost: dict[str, Any] = json.loads(record.read_text()) if record.is_file() else {}
@@ -55,6 +56,20 @@ def _entry(run: Run, tile: Tile, name: str) -> Entry:
     if any(not (path.parent / product["path"]).exists() for product in values["products"]):
         status = "missing"
     return Entry(tile, name, status, values["reason"], cost.get("work_s", 0.0), cost.get("peak_rss_mb", 0.0))
+
+
+def _attempt_state(attempt: Path) -> str:
+    """Of a job without a manifest. On another machine than the job's, one that died can't be told from one at work."""
+    if not attempt.is_file():
+        return "missing"
+    started = json.loads(attempt.read_text())
+    if started["host"] != platform.node():
+        return "started"
+    try:
+        os.kill(started["pid"], 0)
+    except ProcessLookupError:
+        return "failed"
+    return "running"
 
 
 def quarantined_tiles(run: Run) -> dict[str, str]:
@@ -88,7 +103,9 @@ def status_table(run: Run) -> str:
 def check_verdict(run: Run, output: Path | None) -> None:
     """Write `output` when every tile is delivered; raise, naming each, when one is quarantined or missing."""
     quarantined = quarantined_tiles(run)
-    missing = sorted({e.tile.name for e in tile_entries(run) if e.status in ("missing", "failed")} - set(quarantined))
+    missing = sorted(
+        {e.tile.name for e in tile_entries(run) if e.status not in ("done", "quarantined")} - set(quarantined)
+    )
     if quarantined or missing:
         parts = [f"{tile} is quarantined: {reason}" for tile, reason in quarantined.items()]
         parts += [f"{tile} is missing" for tile in missing]

@@ -1,5 +1,7 @@
 rule synth:
     """Sources and truth of a synthetic city."""
+    input:
+        [str(CONFIG.synth.model)] if CONFIG.synth and CONFIG.synth.model else [],
     output:
         city_manifest("synth", BASE),
     log:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -162,8 +163,8 @@ class Studio:
         radiance = views.satellite_radiance(
             self.shaded, self.sun_of(view), placed, self.ecef, synth.supersample, synth.blur_px
         )
-        number = [v.name for v in synth.views].index(view.name)
-        rng = generator(self.config.seed, CODE_SENSOR, number)
+        # By name: a view keeps its noise when others come or go.
+        rng = generator(self.config.seed, CODE_SENSOR, zlib.crc32(view.name.encode()))
         gain = 1.0 + synth.gain_spread * rng.uniform(-1.0, 1.0)
         haze_dn = 20.0 + 40.0 * rng.random()
         dn = sensor.digitise(radiance, gain, haze_dn, synth.noise_dn, rng)
