@@ -99,3 +99,8 @@ def test_a_complete_tile_is_not_left_out(run: Run) -> None:
 def test_the_command_line_says_one_line_and_the_exit_code(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["status", "--run", str(tmp_path)]) == 3
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_tile_outside_the_city_is_refused(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["dsm", "--run", str(run.folder), "--tile", "E0_N0"]) == 2
+    assert "E0_N0 is not in the city" in capsys.readouterr().err

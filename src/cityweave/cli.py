@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from cityweave.errors import CityweaveError
+from cityweave.errors import CityweaveError, ConfigError
 from cityweave.grid import Tile, parse_tile
 from cityweave.manifest import Run
+from cityweave.plan import city_tiles
 
 # Stage command -> module and function, and what it wants beside the run: nothing, tiles, or tiles and divisions.
 STAGES: dict[str, tuple[str, str, str]] = {
@@ -101,8 +102,12 @@ def _add_people_commands(commands: argparse._SubParsersAction) -> None:  # type:
 
 
 def _tiles(run: Run, names: Sequence[str]) -> list[Tile]:
-    tiles = run.config.tiles
-    return [parse_tile(name, tiles.size_m, tiles.shift_m) for name in names]
+    city, sizes = city_tiles(run.config), run.config.tiles
+    tiles = [parse_tile(name, sizes.size_m, sizes.shift_m) for name in names]
+    for tile in tiles:
+        if tile not in city:
+            raise ConfigError(f"{tile.name} is not in the city; its {len(city)} tiles go from {city[0].name} on")
+    return tiles
 
 
 def _stage(arguments: argparse.Namespace) -> None:
@@ -139,7 +144,7 @@ def _pack(run: Run, command: str, units: Sequence[tuple[Tile, int | None]]) -> I
 
 def _check(arguments: argparse.Namespace) -> None:
     from cityweave.ingest.preflight import check_sources
-    from cityweave.plan import city_tiles, halos_m, read_config
+    from cityweave.plan import halos_m, read_config
 
     config = read_config(arguments.config)
     check_sources(config)

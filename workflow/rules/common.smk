@@ -4,6 +4,7 @@ import json
 import sys
 from types import SimpleNamespace
 
+from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 from cityweave.codehash import stage_hash
@@ -84,6 +85,8 @@ def around(name, rings):
     """Input function: a manifest of the tile and of its neighbours that belong to the city."""
 
     def manifests(wildcards):
+        if wildcards.tile not in TILES:
+            raise WorkflowError(f"{wildcards.tile} is not in the city; it has {', '.join(list(TILES)[:4])} ...")
         ring = TILES[wildcards.tile].ring(rings)
         return [tile_manifest(name, tile.name) for tile in ring if tile.name in TILES]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import TypeVar
 
 import numpy as np
@@ -44,7 +44,7 @@ class City:
         self.run = run
         self.origin = origin
         self.tiles = city_tiles(run.config)
-        self.with_mesh = tiles_with(run, "mesh")
+        self.with_mesh = dict.fromkeys(tiles_with(run, "mesh"))  # in the city's order, quick to ask
         self.with_texture = [tile for tile in self.with_mesh if is_done(run, "texture", tile)]
         columns = len({tile.i for tile in self.tiles})
         self.window = 2 * columns + 5  # tiles held at a time when each is visited with its neighbours, row by row
@@ -79,7 +79,6 @@ class City:
     def textured(self, tile: Tile) -> TexturedMesh:
         return self._textures.get(tile, lambda: textured_tile(self.run, tile, self.origin, mesh=self.mesh(tile)))
 
-    def neighbours(self, tile: Tile, among: list[Tile]) -> list[Tile]:
+    def neighbours(self, tile: Tile, among: Container[Tile]) -> list[Tile]:
         """Those of the eight around it that are there."""
-        known = set(among)
-        return [other for other in tile.ring(1) if other != tile and other in known]
+        return [other for other in tile.ring(1) if other != tile and other in among]
