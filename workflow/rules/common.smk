@@ -113,6 +113,12 @@ def tile_options(names):
     return " ".join(f"--tile {name}" for name in names)
 
 
+def requested(rule):
+    """What the profile asks for under a rule's name, for the jobs of that rule that serve several tiles."""
+    asked = workflow.resource_settings.overwrite_resources.get(rule, {})
+    return {name: each._evaluator or each.value for name, each in asked.items()}
+
+
 def gathered(function, names):
     """The inputs that `function` names for each tile of a pack, each once."""
     files = []

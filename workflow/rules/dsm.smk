@@ -40,12 +40,13 @@ else:
             conda:
                 "../envs/cpu.yaml"
             threads: 1
+            resources:
+                **requested("dsm"),
             params:
                 run=run_of,
                 config=params_of("dsm"),
                 code=code_of("dsm"),
-                tiles=tile_options(tiles),
             message:
                 f"Measuring heights of {tiles[0]} and {len(tiles) - 1} more"
             shell:
-                "python -m cityweave dsm --run {params.run} {params.tiles} > {log} 2>&1"
+                f"python -m cityweave dsm --run {{params.run}} {tile_options(tiles)} > {{log}} 2>&1"

@@ -41,14 +41,13 @@ elif PACK.tiles == 1:
             "../envs/cpu.yaml"
         threads: 1
         params:
-            divisions=ALL_DIVISIONS,
             run=run_of,
             config=params_of("geometry"),
             code=code_of("geometry"),
         message:
             "Fitting {wildcards.tile}"
         shell:
-            "python -m cityweave fit --run {params.run} --tile {wildcards.tile} {params.divisions} > {log} 2>&1"
+            f"python -m cityweave fit --run {{params.run}} --tile {{wildcards.tile}} {ALL_DIVISIONS} > {{log}} 2>&1"
 
 else:
 
@@ -68,16 +67,16 @@ else:
             conda:
                 "../envs/cpu.yaml"
             threads: 1
+            resources:
+                **requested("fit"),
             params:
-                divisions=ALL_DIVISIONS,
                 run=run_of,
                 config=params_of("geometry"),
                 code=code_of("geometry"),
-                tiles=tile_options(tiles),
             message:
                 f"Fitting {tiles[0]} and {len(tiles) - 1} more"
             shell:
-                "python -m cityweave fit --run {params.run} {params.tiles} {params.divisions} > {log} 2>&1"
+                f"python -m cityweave fit --run {{params.run}} {tile_options(tiles)} {ALL_DIVISIONS} > {{log}} 2>&1"
 
 
 if PACK.tiles == 1:
@@ -122,12 +121,13 @@ else:
             conda:
                 "../envs/cpu.yaml"
             threads: 1
+            resources:
+                **requested("mesh"),
             params:
                 run=run_of,
                 config=params_of("geometry"),
                 code=code_of("geometry"),
-                tiles=tile_options(tiles),
             message:
                 f"Meshing {tiles[0]} and {len(tiles) - 1} more"
             shell:
-                "python -m cityweave mesh --run {params.run} {params.tiles} > {log} 2>&1"
+                f"python -m cityweave mesh --run {{params.run}} {tile_options(tiles)} > {{log}} 2>&1"

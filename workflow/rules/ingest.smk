@@ -40,12 +40,13 @@ else:
             conda:
                 "../envs/cpu.yaml"
             threads: 1
+            resources:
+                **requested("ingest"),
             params:
                 run=run_of,
                 config=params_of("ingest"),
                 code=code_of("ingest"),
-                tiles=tile_options(tiles),
             message:
                 f"Cutting {tiles[0]} and {len(tiles) - 1} more"
             shell:
-                "python -m cityweave ingest --run {params.run} {params.tiles} > {log} 2>&1"
+                f"python -m cityweave ingest --run {{params.run}} {tile_options(tiles)} > {{log}} 2>&1"

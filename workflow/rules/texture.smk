@@ -40,12 +40,13 @@ else:
             conda:
                 "../envs/cpu.yaml"
             threads: 1
+            resources:
+                **requested("texture"),
             params:
                 run=run_of,
                 config=params_of("texture"),
                 code=code_of("texture"),
-                tiles=tile_options(tiles),
             message:
                 f"Texturing {tiles[0]} and {len(tiles) - 1} more"
             shell:
-                "python -m cityweave texture --run {params.run} {params.tiles} > {log} 2>&1"
+                f"python -m cityweave texture --run {{params.run}} {tile_options(tiles)} > {{log}} 2>&1"
