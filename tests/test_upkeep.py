@@ -109,7 +109,7 @@ def test_a_purged_mesh_is_made_again_with_all_that_it_reads_and_no_more(run: Run
     assert names == sorted([(tile.name, "mesh"), *((t, name) for t in tiles for name in fits)])
     assert not any(path.exists() for path in again)
     assert run.manifest_path("texture", tile).exists() and run.manifest_path("merge_city").exists()
-    assert "snakemake $(cat" in said[-1]
+    assert "-- $(cat" in said[-1]
     assert len((run.folder / "remake.txt").read_text().splitlines()) == 25
 
 

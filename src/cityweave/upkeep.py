@@ -196,8 +196,11 @@ def mend(run: Run, say: Callable[[str], None] = print) -> list[Path]:
 
 
 def remake_command(run: Run, manifests: list[Path]) -> str:
-    """Naming them keeps what comes after from running: it finds the same content and has nothing to do."""
+    """They have to be named: a workflow whose last products exist doesn't ask for what came before.
+
+    What comes after isn't run: it finds the same content and has nothing to do.
+    """
     listed = run.folder / "remake.txt"
     listed.write_text("".join(f"{path}\n" for path in manifests))
     targets = " ".join(map(str, manifests)) if len(manifests) <= 4 else f"$(cat {listed})"
-    return f"snakemake {targets}"
+    return f"snakemake [YOUR OPTIONS] -- {targets}"
