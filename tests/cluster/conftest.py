@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -27,6 +28,8 @@ UNPACKED = "workflow={pack: {divisions: true, tiles: 1}, on_code_change: warn}"
 
 def need_slurm(accounting: bool = False) -> None:
     missing = missing_programs(accounting)
+    if importlib.util.find_spec("snakemake_executor_plugin_slurm") is None:
+        missing.append("snakemake-executor-plugin-slurm (make setup EXTRAS=hpc)")
     if not missing:
         return
     text = f"not installed: {', '.join(missing)}"

@@ -200,6 +200,7 @@ class PrivateCluster:
         return own | {
             "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
             "SLURM_CONF": str(self.folder / "slurm.conf"),
+            "CITYWEAVE_DEVICE": "cpu",  # the GPUs are stand-ins: without this, jobs that hold one fail
         }
 
     def _write_config(self, cpus: int, memory_mb: int, gpus: int) -> None:
@@ -314,7 +315,9 @@ class PrivateCluster:
 
     def kill_node(self, node: str) -> None:
         """As when the power goes: the daemon and everything that runs on the node, at once."""
-        self.processes.pop(node).kill()
+        daemon = self.processes.pop(node)
+        daemon.kill()
+        daemon.wait()
         for process in self.own_processes():
             if process.node == node:
                 process.kill()

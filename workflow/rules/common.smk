@@ -109,8 +109,16 @@ def packs(tiles_per_pack):
     return [names[start : start + tiles_per_pack] for start in range(0, len(names), tiles_per_pack)]
 
 
-def tile_options(names):
-    return " ".join(f"--tile {name}" for name in names)
+# Taken from the outputs, so that Snakemake doesn't count them among what a result depends on: a tile stays valid when
+# the next run packs otherwise.
+
+
+def tiles_of(wildcards, output):
+    return " ".join(f"--tile {name}" for name in dict.fromkeys(Path(file).parent.name for file in output))
+
+
+def divisions_of(wildcards, output):
+    return " ".join(f"--division {name}" for name in dict.fromkeys(Path(file).stem[-1] for file in output))
 
 
 def requested(rule):

@@ -43,10 +43,11 @@ else:
             resources:
                 **requested("dsm"),
             params:
+                tiles=tiles_of,
                 run=run_of,
                 config=params_of("dsm"),
                 code=code_of("dsm"),
             message:
                 f"Measuring heights of {tiles[0]} and {len(tiles) - 1} more"
             shell:
-                f"python -m cityweave dsm --run {{params.run}} {tile_options(tiles)} > {{log}} 2>&1"
+                "python -m cityweave dsm --run {params.run} {params.tiles} > {log} 2>&1"

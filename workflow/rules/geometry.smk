@@ -1,6 +1,3 @@
-ALL_DIVISIONS = " ".join(f"--division {division}" for division in DIVISIONS)
-
-
 if not PACK.divisions:
 
     rule fit_division:
@@ -41,13 +38,14 @@ elif PACK.tiles == 1:
             "../envs/cpu.yaml"
         threads: 1
         params:
+            divisions=divisions_of,
             run=run_of,
             config=params_of("geometry"),
             code=code_of("geometry"),
         message:
             "Fitting {wildcards.tile}"
         shell:
-            f"python -m cityweave fit --run {{params.run}} --tile {{wildcards.tile}} {ALL_DIVISIONS} > {{log}} 2>&1"
+            "python -m cityweave fit --run {params.run} --tile {wildcards.tile} {params.divisions} > {log} 2>&1"
 
 else:
 
@@ -70,13 +68,15 @@ else:
             resources:
                 **requested("fit"),
             params:
+                divisions=divisions_of,
+                tiles=tiles_of,
                 run=run_of,
                 config=params_of("geometry"),
                 code=code_of("geometry"),
             message:
                 f"Fitting {tiles[0]} and {len(tiles) - 1} more"
             shell:
-                f"python -m cityweave fit --run {{params.run}} {tile_options(tiles)} {ALL_DIVISIONS} > {{log}} 2>&1"
+                "python -m cityweave fit --run {params.run} {params.tiles} {params.divisions} > {log} 2>&1"
 
 
 if PACK.tiles == 1:
@@ -124,10 +124,11 @@ else:
             resources:
                 **requested("mesh"),
             params:
+                tiles=tiles_of,
                 run=run_of,
                 config=params_of("geometry"),
                 code=code_of("geometry"),
             message:
                 f"Meshing {tiles[0]} and {len(tiles) - 1} more"
             shell:
-                f"python -m cityweave mesh --run {{params.run}} {tile_options(tiles)} > {{log}} 2>&1"
+                "python -m cityweave mesh --run {params.run} {params.tiles} > {log} 2>&1"

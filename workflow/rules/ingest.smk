@@ -43,10 +43,11 @@ else:
             resources:
                 **requested("ingest"),
             params:
+                tiles=tiles_of,
                 run=run_of,
                 config=params_of("ingest"),
                 code=code_of("ingest"),
             message:
                 f"Cutting {tiles[0]} and {len(tiles) - 1} more"
             shell:
-                f"python -m cityweave ingest --run {{params.run}} {tile_options(tiles)} > {{log}} 2>&1"
+                "python -m cityweave ingest --run {params.run} {params.tiles} > {log} 2>&1"

@@ -43,10 +43,11 @@ else:
             resources:
                 **requested("texture"),
             params:
+                tiles=tiles_of,
                 run=run_of,
                 config=params_of("texture"),
                 code=code_of("texture"),
             message:
                 f"Texturing {tiles[0]} and {len(tiles) - 1} more"
             shell:
-                f"python -m cityweave texture --run {{params.run}} {tile_options(tiles)} > {{log}} 2>&1"
+                "python -m cityweave texture --run {params.run} {params.tiles} > {log} 2>&1"
