@@ -62,6 +62,16 @@ if workflow.is_main_process:
     write_resolved_config()
 
 
+onstart:
+    if workflow.is_main_process and workflow.non_local_exec:
+        from cityweave.leftovers import refuse_leftovers
+
+        try:
+            refuse_leftovers(Path.cwd())
+        except CityweaveError as error:
+            refuse(error)
+
+
 wildcard_constraints:
     tile=r"[EW]\d+_[NS]\d+",
     division=r"[0-3]",
