@@ -83,8 +83,12 @@ def use_compiled_kernels() -> Path | None:
     if folder is None:
         return None
     index = read_index(folder)
-    local = Path(os.environ.setdefault("NUMBA_CACHE_DIR", str(_node_folder() / "numba")))
-    marker = local / f".{index['id']}"
+    given = os.environ.get("NUMBA_CACHE_DIR")
+    local = Path(given) if given else _node_folder() / "numba"
+    if local.name != index["id"]:  # a parent process has been here
+        local /= index["id"]  # kernels of other sources aren't these
+    os.environ["NUMBA_CACHE_DIR"] = str(local)
+    marker = local / "complete"
     if marker.exists():
         return local
     local.mkdir(parents=True, exist_ok=True)
