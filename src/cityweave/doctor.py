@@ -240,7 +240,7 @@ def _trial(asked: Requests, what: str, timeout_s: float, folder: Path) -> Iterat
     here = shlex.quote(str(folder))
     script = folder / "job.sh"
     script.write_text(
-        f"#!/bin/sh\necho {token} $(hostname) > {here}/token\n"
+        f"#!/bin/sh\necho {token} ${{SLURMD_NODENAME:-$(hostname)}} > {here}/token\n"
         f"{shlex.quote(sys.executable)} -m cityweave.doctor {here}/node.json 2> {here}/error || true\n"
         f"touch {here}/end\n"
     )
