@@ -26,6 +26,14 @@ IMPATIENT = (
 UNPACKED = "workflow={pack: {divisions: true, tiles: 1}, on_code_change: warn}"
 
 
+def requests(**changed: dict[str, str]) -> list[str]:
+    """The profile's requests with some changed: on the command line they replace the profile's as a whole."""
+    rules = yaml.safe_load((ROOT / "slurm" / "config.v9+.yaml").read_text())["set-resources"]
+    for rule, values in changed.items():
+        rules[rule] = rules.get(rule, {}) | values
+    return ["--set-resources", *(f"{rule}:{key}={value}" for rule in rules for key, value in rules[rule].items())]
+
+
 def need_slurm(accounting: bool = False) -> None:
     missing = missing_programs(accounting)
     if importlib.util.find_spec("snakemake_executor_plugin_slurm") is None:

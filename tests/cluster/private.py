@@ -7,6 +7,7 @@ stripped from the environment, and note what was submitted and what every job wa
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 import os
@@ -318,9 +319,13 @@ class PrivateCluster:
         daemon = self.processes.pop(node)
         daemon.kill()
         daemon.wait()
-        for process in self.own_processes():
-            if process.node == node:
-                process.kill()
+        on_it = [process for process in self.own_processes() if process.node == node]
+        # First those that would report the death of the others; their own environment can't be read.
+        for pid in {_parent(process.pid) for process in on_it}:
+            if _program(pid) == "slurmstepd":
+                OwnProcess(pid, node).kill()
+        for process in on_it:
+            process.kill()
 
     def restore_node(self, node: str) -> None:
         self.start_node(node)
@@ -407,10 +412,23 @@ class OwnProcess:
     node: str | None
 
     def kill(self) -> None:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+
+
+def _parent(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next(int(line.split()[1]) for line in lines if line.startswith("PPid:"))
+
+
+def _program(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/exe").readlink().name
+    except OSError:
+        return ""
 
 
 def _listens(port: int) -> bool:
