@@ -1,6 +1,7 @@
 """Paths, the tile list and what the rules share. Parsed by every job, so nothing heavy is imported here."""
 
 import json
+import os
 import sys
 from types import SimpleNamespace
 
@@ -23,6 +24,13 @@ from cityweave.plan import (
 # The interpreter that runs Snakemake runs the jobs, unless a software environment brings its own.
 if not workflow.deployment_settings.deployment_method:
     shell.prefix(f"export PATH={Path(sys.executable).parent}:$PATH; ")
+else:
+    shell.prefix(f"export PYTHONPATH={workflow.basedir}/src; ")
+
+# The image for --sdm apptainer, built from workflow/envs/cityweave.def.
+if image := os.environ.get("CITYWEAVE_IMAGE"):
+
+    container: image
 
 
 def refuse(error):
