@@ -195,12 +195,9 @@ def work(kind: str, config: Config) -> float:
 def memory_ratio(kind: str, config: Config, recorded: Config) -> float:
     """City-wide jobs stream or hold one view; a tile's hold what they work on."""
     if kind == "dsm":
-        return _fine_entries(config) * _matched(config) / (_fine_entries(recorded) * _matched(recorded))
-    return (
-        min(4.0, max(1.0, work(kind, config) / work(kind, recorded)))
-        if kind not in TILE_KINDS
-        else (work(kind, config) / work(kind, recorded))
-    )
+        return _dsm_bytes(config) / _dsm_bytes(recorded)
+    ratio = work(kind, config) / work(kind, recorded)
+    return ratio if kind in TILE_KINDS else min(4.0, max(1.0, ratio))
 
 
 def ratio_of_bytes(kind: str, config: Config, recorded: Config) -> float:
@@ -273,16 +270,26 @@ def _fine_entries(config: Config) -> float:
     return (2 * config.dsm.range_margin_m + _RELIEF_M) / config.dsm.step_m / config.dsm.gsd_m**2
 
 
+def _coarse_entries(config: Config) -> float:
+    low, high = config.city.heights_m
+    return (high - low) / config.dsm.coarse_step_m / config.dsm.coarse_gsd_m**2
+
+
+def _dsm_bytes(config: Config) -> float:
+    """Memory of a tile's matching: a census word for every upsampled pixel of every view, costs of the larger sweep."""
+    views, pixel_m = _views(config)
+    census = 8 * views * (config.dsm.upsample / pixel_m) ** 2
+    return _matched(config) * (census + 4 * max(_coarse_entries(config), _fine_entries(config)))
+
+
 def _dsm(config: Config) -> float:
     """Entries of all sweeps times what one costs: paths, a look into every view, every pair against the best ones."""
     dsm, (views, pixel_m) = config.dsm, _views(config)
     pairs = views * (views - 1) / 2
     entry = 30 + 3 * views + pairs * math.ceil(pairs * dsm.pair_share) / 15
-    low, high = config.city.heights_m
-    coarse = (high - low) / dsm.coarse_step_m / dsm.coarse_gsd_m**2
     rounds = 1 + (dsm.visibility_rounds if views > 2 else 0)
     census = 60 * views * (dsm.upsample / pixel_m) ** 2
-    return _matched(config) * (entry * (coarse + rounds * _fine_entries(config)) + census)
+    return _matched(config) * (entry * (_coarse_entries(config) + rounds * _fine_entries(config)) + census)
 
 
 def _nodes(config: Config) -> float:

@@ -15,7 +15,7 @@ from cityweave.fetch import _SMALL_CITY, fetch
 from cityweave.fetched import INDEX, VARIABLE
 from cityweave.plan import load_config
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]  # no Slurm in it, but what its nodes often are
 WITHOUT_NETWORK = ("unshare", "--map-root-user", "--net")
 TILE = "--tile E315392_N4161536"
 JOBS = (
