@@ -322,7 +322,7 @@ class PrivateCluster:
         on_it = [process for process in self.own_processes() if process.node == node]
         # First those that would report the death of the others; their own environment can't be read.
         for pid in {_parent(process.pid) for process in on_it}:
-            if _program(pid) == "slurmstepd":
+            if _program(pid).startswith("slurmstepd"):
                 OwnProcess(pid, node).kill()
         for process in on_it:
             process.kill()
