@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -56,3 +57,31 @@ def test_a_gpu_rule_without_a_visible_gpu_names_its_node(cluster: PrivateCluster
         result = call(cluster, tmp_path, *granted, *command, **variables)
         assert result.returncode == 4, result.stderr
         assert "node2" in result.stderr and "CUDA_VISIBLE_DEVICES" in result.stderr
+
+
+RECORDS = """
+import json, sys, time
+from pathlib import Path
+from cityweave.manifest import Run, run_job
+from cityweave.plan import load_config
+config = load_config(json.loads(Path("city.json").read_text()))
+Path("config.json").write_text(json.dumps(config.model_dump(mode="json")))
+run_job(Run.open(Path(".")), "survey", lambda products: time.sleep(1))
+"""
+
+
+def test_a_job_that_holds_a_gpu_records_it(
+    cluster: PrivateCluster, tmp_path: Path, mini_values: dict[str, object]
+) -> None:
+    (tmp_path / "city.json").write_text(json.dumps(mini_values))
+    work = (sys.executable, "-c", RECORDS)
+    for options, held in ((("--partition=gpu", "--gres=gpu:1"), True), (("--partition=cpu",), False)):
+        result = call(cluster, tmp_path, "srun", *options, *work)
+        assert result.returncode == 0, result.stderr
+        record = json.loads((tmp_path / "city" / "survey.run.json").read_text())
+        assert ("gpu" in record) == held
+        if held:
+            assert record["gpu"]["count"] == 1 and 1 <= record["gpu"]["seconds"] < 30
+            assert record["gpu"]["model"] is None and "nvidia-smi is not there" in record["gpu"]["note"]
+    status = call(cluster, tmp_path, sys.executable, "-m", "cityweave", "status", "--run", ".")
+    assert status.returncode == 0 and "missing" in status.stdout
