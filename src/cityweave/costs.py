@@ -83,14 +83,14 @@ def _record_paths(run: Run) -> Iterator[tuple[str, Tile | None, Path]]:
             yield name, tile, run.manifest_path(name, tile).with_name(f"{name}.run.json")
 
 
-def recorded(run: Run) -> dict[str, KindCost]:
-    """Costs by kind of every job of a run that has left a record."""
+def recorded(run: Run, *, disk: bool = True) -> dict[str, KindCost]:
+    """Costs by kind of every job of a run that has left a record; counting inodes (`disk`) walks every product."""
     kinds: dict[str, KindCost] = {}
     for name, _, path in _record_paths(run):
         if path.is_file():
             record = json.loads(path.read_text())
             entries = record["manifest"]["products"]
-            inodes = PER_UNIT_INODES + sum(_inodes(path.parent / entry["path"]) for entry in entries)
+            inodes = PER_UNIT_INODES + sum(_inodes(path.parent / entry["path"]) for entry in entries if disk)
             kind = kind_of(name)
             kinds[kind] = kinds.get(kind, KindCost()).with_record(record, inodes)
     return {kind: kinds[kind] for kind in KINDS if kind in kinds}
@@ -143,7 +143,7 @@ def table_as_json(table: CostTable, details: dict[str, Any]) -> str:
 
 def gpu_report(run: Run) -> list[str]:
     """GPU-hours by kind and per km2, of the jobs that held a GPU; empty when none did."""
-    kinds = {kind: cost for kind, cost in recorded(run).items() if cost.gpu_s > 0}
+    kinds = {kind: cost for kind, cost in recorded(run, disk=False).items() if cost.gpu_s > 0}
     if not kinds:
         return []
     tiles = city_tiles(run.config)
