@@ -158,7 +158,7 @@ def _kind_forecast(kind: str, config: Config, table: CostTable, asked: Requests 
     peak_mb = _IMPORTS_MB + max(0.0, recorded.peak_rss_mb - _IMPORTS_MB) * memory_ratio(kind, config, table.config)
     inodes = (recorded.inodes / recorded.units - PER_UNIT_INODES) * inode_ratio(kind, config, table.config)
     inodes += PER_UNIT_INODES + _METADATA_INODES
-    remark = _remark(ratio, peak_mb, job_s, asked)
+    remark = _remark(kind, ratio, peak_mb, job_s, asked)
     return KindForecast(
         kind,
         units,
@@ -174,10 +174,11 @@ def _kind_forecast(kind: str, config: Config, table: CostTable, asked: Requests 
     )
 
 
-def _remark(ratio: float, peak_mb: float, job_s: float, asked: Requests | None) -> str:
+def _remark(kind: str, ratio: float, peak_mb: float, job_s: float, asked: Requests | None) -> str:
     remarks = []
     if ratio > _EXTRAPOLATED:
-        remarks.append(f"{ratio:.2g} times the recorded work of a unit: extrapolated, try one tile first")
+        pilot = "try one tile first" if kind in TILE_KINDS else "plan from a larger run to know better"
+        remarks.append(f"{ratio:.0f} times the recorded work of a unit: extrapolated, {pilot}")
     if asked and asked.mem_mb and peak_mb > asked.mem_mb:
         remarks.append(f"asks for {asked.mem_mb:.0f} MB, {peak_mb:.0f} MB are expected")
     if asked and asked.runtime_min and job_s / 60 > asked.runtime_min:
