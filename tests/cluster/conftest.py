@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from ..workflow.test_mini_city import product_hashes
 from .private import PrivateCluster, missing_programs
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -32,6 +33,11 @@ def requests(**changed: dict[str, str]) -> list[str]:
     for rule, values in changed.items():
         rules[rule] = rules.get(rule, {}) | values
     return ["--set-resources", *(f"{rule}:{key}={value}" for rule in rules for key, value in rules[rule].items())]
+
+
+def products(city: Path) -> dict[str, str]:
+    """Hashes of all that must be equal; config.json tells how jobs were packed, which may differ."""
+    return {name: digest for name, digest in product_hashes(city).items() if name != "config.json"}
 
 
 def need_slurm(accounting: bool = False) -> None:
@@ -66,7 +72,7 @@ class ClusterRun:
         (folder / "city.yaml").write_text(yaml.safe_dump(values))
 
     def command(self, *arguments: str, local: bool = False) -> list[str]:
-        where = ("--cores", "2") if local else ("--profile", "slurm", *IMPATIENT)
+        where = ("--cores", "1") if local else ("--profile", "slurm", *IMPATIENT)
         return [
             *(str(SNAKEMAKE), "--snakefile", str(ROOT / "Snakefile"), "--directory", str(self.folder)),
             *("--configfile", str(self.folder / "city.yaml"), *where, *arguments),

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ..workflow.test_mini_city import product_hashes
-from .conftest import ROOT, ClusterRun, need_slurm
+from .conftest import ROOT, ClusterRun, need_slurm, products
 from .private import NODES, PrivateCluster, wait_for
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
@@ -61,7 +60,7 @@ def there(accounted: PrivateCluster, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def test_the_demo_city_is_the_same_to_the_byte(here: ClusterRun, there: ClusterRun) -> None:
-    assert product_hashes(there.city) == product_hashes(here.city)
+    assert products(there.city) == products(here.city)
 
 
 def test_jobs_on_both_nodes_each_gpu_rule_with_one_gpu(there: ClusterRun) -> None:

@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 
-from ..workflow.test_mini_city import product_hashes
-from .conftest import ClusterRun, requests
+from .conftest import ClusterRun, products, requests
 from .private import PrivateCluster, wait_for
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
@@ -88,7 +87,7 @@ def asked(cluster: PrivateCluster, name: str, option: str) -> list[str | None]:
 def ends_well(run: ClusterRun, process: subprocess.Popen[bytes], done: ClusterRun) -> str:
     code, text = run.finish(process, timeout_s=600)
     assert code == 0, text[-6000:] + run.cluster.diagnosis()
-    assert product_hashes(run.city) == product_hashes(done.city)
+    assert products(run.city) == products(done.city)
     return text
 
 

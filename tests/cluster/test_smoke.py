@@ -7,13 +7,11 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ..workflow.test_mini_city import product_hashes
-from .conftest import ClusterRun, requests
+from .conftest import ClusterRun, products, requests
 from .private import NODES, PrivateCluster, Started, Submitted, wait_for
 
 pytestmark = pytest.mark.slurm
@@ -36,7 +34,22 @@ class Story:
 
 
 @pytest.fixture(scope="module")
-def story(cluster: PrivateCluster, mini_values: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Story:
+def here(
+    cluster: PrivateCluster, mini_values: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ClusterRun]:
+    """The same city without a cluster, beside it: the cluster's run leaves a machine idle while it waits."""
+    run = ClusterRun(cluster, tmp_path_factory.mktemp("local"), mini_values)
+    process = run.start(local=True)
+    yield run
+    process.kill()
+    process.wait()
+    shutil.rmtree(run.folder)
+
+
+@pytest.fixture(scope="module")
+def story(
+    here: ClusterRun, cluster: PrivateCluster, mini_values: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> Story:
     run = ClusterRun(cluster, tmp_path_factory.mktemp("cluster"), mini_values)
     process = run.start(*TWO_TILES_A_JOB, *requests(survey={"mem_mb": "100*attempt**4"}))
 
@@ -58,19 +71,9 @@ def story(cluster: PrivateCluster, mini_values: dict[str, Any], tmp_path_factory
     return Story(run, cluster.submitted(), cluster.started(), hit, restored)
 
 
-@pytest.fixture(scope="module")
-def here(
-    cluster: PrivateCluster, mini_values: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Path]:
-    """The same city without a cluster."""
-    run = ClusterRun(cluster, tmp_path_factory.mktemp("local"), mini_values)
-    run.succeed(local=True)
-    yield run.city
-    shutil.rmtree(run.folder)
-
-
-def test_products_are_those_of_a_laptop(story: Story, here: Path) -> None:
-    assert product_hashes(story.run.city) == product_hashes(here)
+def test_products_are_those_of_a_laptop(story: Story, here: ClusterRun) -> None:
+    wait_for((here.city / "verdict.json").exists, "the local run", timeout_s=240)
+    assert products(story.run.city) == products(here.city)
 
 
 def test_jobs_ran_on_both_nodes(story: Story) -> None:
@@ -113,11 +116,11 @@ def test_nothing_was_submitted_twice_but_the_retry(story: Story) -> None:
 def test_one_division_and_its_mesh_are_the_jobs_that_the_docs_promise(story: Story) -> None:
     """docs/cluster.md: 1 job for the division, 1 for the mesh of its tile."""
     cluster, run = story.run.cluster, story.run
-    before = product_hashes(run.city)
+    before = products(run.city)
     tile = sorted((run.city / "tiles").iterdir())[0].relative_to(run.folder)
     cluster.forget()
     run.succeed(
         "--workflow-profile", "profiles/unpacked", "--forcerun", f"{tile}/sdf_2.json", "--", f"{tile}/mesh.json"
     )
     assert sorted(each.rule for each in cluster.submitted()) == ["fit_division", "mesh"]
-    assert product_hashes(run.city) == before
+    assert products(run.city) == before
