@@ -23,7 +23,7 @@ SCRIPTS = {
     "scontrol": 'case "$1" in ping) echo "Slurmctld(primary) at head is UP";; '
     '*) echo "AccountingStorageType   = accounting_storage/none";; esac',
     "sinfo": "printf 'cpu|up|(null)|8000|1-00:00:00|idle\\ngpu|up|gpu:h100:4(S:0)|64000|infinite|mixed\\n"
-    "old|up|(null)|8000|1:00:00|down*\\n'",
+    "old|up|(null)|8000|1:00:00|down\\nmute|up|(null)|8000|1:00:00|idle*\\n'",
     "squeue": "true",
     "scancel": "true",
     "hostname": "echo node7",
@@ -119,6 +119,7 @@ def test_accounting_that_works(site: Path) -> None:
         ("gpu: 1", "gpu: 1, gpu_model: a100", "GPU model a100 isn't in partition gpu; it has h100"),
         ("mem_mb: 4000", "mem_mb: 9000 * attempt", "mem_mb 9000 is more than a node of cpu has; at most 8000"),
         ("runtime: 60", "runtime: 2d", "runtime 2880 is over the limit of cpu; at most 1440 minutes"),
+        ("slurm_partition: cpu", "slurm_partition: mute", "partition mute has no node that is up"),
         ("slurm_partition: cpu", "slurm_partition: old", "partition old has no node that is up"),
         ("dsm:", "dsn:", "set-resources names dsn"),
         ("executor: slurm", "executor: local", "set slurm"),
@@ -132,7 +133,14 @@ def test_what_a_profile_asks_for_and_the_site_has_not(site: Path, old: str, new:
 
 def test_a_file_system_that_is_not_shared(site: Path) -> None:
     script(site, "sbatch", "echo 17")
-    assert "no file system that the node shares" in ask(site, submit=True, timeout_s=0.5)[1]
+    assert "no file system that its node shares" in ask(site, submit=True, timeout_s=0.5)[1]
+
+
+def test_a_job_that_dies_with_its_node(site: Path) -> None:
+    script(site, "sbatch", "echo 17")
+    state = "JobId=17 JobState=NODE_FAIL Reason=None ExitCode=0:0 NodeList=node3"
+    script(site, "scontrol", SCRIPTS["scontrol"].replace("ping)", f'show) [ "$2" != job ] || echo "{state}";; ping)'))
+    assert "is NODE_FAIL (None, exit 0:0) on node3" in ask(site, submit=True, timeout_s=0.5)[1]
 
 
 def test_a_job_that_never_starts_is_taken_back(site: Path) -> None:

@@ -161,7 +161,8 @@ def read_partitions() -> dict[str, Partition]:
     found: dict[str, Partition] = {}
     for line in text.splitlines():
         name, available, gres, memory, limit, state = line.split("|")
-        up = available == "up" and not re.match(r"down|drain|fail|inval|not_responding|unknown", state.lower())
+        dead = re.match(r"down|drain|fail|inval|not_responding|unknown", state.lower()) or state.endswith("*")
+        up = available == "up" and not dead  # a star: the node doesn't answer
         old = found.get(name, Partition(name, False, {}, 0.0, _minutes(limit)))
         gpus = dict(old.gpus)
         for model, count in re.findall(r"gpu(?::([A-Za-z_][\w.-]*))?:(\d+)", gres):
@@ -263,14 +264,27 @@ def _trial(asked: Requests, what: str, timeout_s: float, folder: Path) -> Iterat
         )
         return
     if not (folder / "token").is_file() or token not in (folder / "token").read_text():
-        yield Finding(
-            what, False, f"job {job} ended and {folder} holds nothing of it: no file system that the node shares; "
-            "put clone and results on one that every node mounts"
-        )  # fmt: skip
+        yield Finding(what, False, f"job {job} in {where} {_ending(job)}")
         return
     host = (folder / "token").read_text().split()[1]
     yield Finding(what, True, f"{job} ran on {host} in {where} and its file is visible here")
     yield from _node(folder, host, asked, what)
+
+
+def _ending(job: str) -> str:
+    """What became of a job that left nothing behind."""
+    _, text = _ask("scontrol", "show", "job", "-o", job)
+    facts = dict(re.findall(r"(JobState|Reason|NodeList|ExitCode)=(\S+)", text))
+    state = facts.get("JobState", "COMPLETED")
+    if state != "COMPLETED":
+        return (
+            f"is {state} ({facts.get('Reason')}, exit {facts.get('ExitCode')}) on {facts.get('NodeList')}, and silent: "
+            "look at that node with `scontrol show node`"
+        )
+    return (
+        "ended and left nothing here: no file system that its node shares; put clone and results on one that every "
+        "node mounts"
+    )
 
 
 def _await(job: str, end: Path, timeout_s: float) -> str:
