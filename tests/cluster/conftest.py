@@ -72,7 +72,7 @@ class ClusterRun:
         (folder / "city.yaml").write_text(yaml.safe_dump(values))
 
     def command(self, *arguments: str, local: bool = False) -> list[str]:
-        where = ("--cores", "1") if local else ("--profile", "slurm", *IMPATIENT)
+        where = ("--cores", "2") if local else ("--profile", "slurm", *IMPATIENT)
         return [
             *(str(SNAKEMAKE), "--snakefile", str(ROOT / "Snakefile"), "--directory", str(self.folder)),
             *("--configfile", str(self.folder / "city.yaml"), *where, *arguments),

@@ -39,7 +39,7 @@ def here(
 ) -> Iterator[ClusterRun]:
     """The same city without a cluster, beside it: the cluster's run leaves a machine idle while it waits."""
     run = ClusterRun(cluster, tmp_path_factory.mktemp("local"), mini_values)
-    process = run.start(local=True)
+    process = run.start("--cores", "1", local=True)
     yield run
     process.kill()
     process.wait()
