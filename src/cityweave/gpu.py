@@ -104,22 +104,32 @@ def metered(devices: list[str] | None = None) -> Iterator[Meter]:
     if not meter.devices:
         yield meter
         return
+    query = ["nvidia-smi", "--id=" + ",".join(meter.devices), "--query-gpu=name,memory.used"]
+    query += ["--format=csv,noheader,nounits"]
     with tempfile.TemporaryFile("w+") as samples:
-        command = ["nvidia-smi", "--id=" + ",".join(meter.devices), "--query-gpu=name,memory.used"]
-        command += ["--format=csv,noheader,nounits", f"--loop-ms={_SAMPLE_MS}"]
         try:
-            process = subprocess.Popen(command, stdout=samples, stderr=subprocess.DEVNULL)
+            process = subprocess.Popen([*query, f"--loop-ms={_SAMPLE_MS}"], stdout=samples, stderr=subprocess.DEVNULL)
         except OSError:
-            process = None
+            yield meter
+            return
         try:
             yield meter
         finally:
+            process.terminate()
+            process.wait()
+            samples.seek(0)
+            _read_samples(meter, samples.read())
+            if not meter.models:
+                _read_samples(meter, _asked_once(query))
             _add_torch_peak(meter)
-            if process is not None:
-                process.terminate()
-                process.wait()
-                samples.seek(0)
-                _read_samples(meter, samples.read())
+
+
+def _asked_once(query: list[str]) -> str:
+    """For work shorter than the first sample."""
+    try:
+        return subprocess.run(query, capture_output=True, text=True, timeout=20, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
 
 
 def _read_samples(meter: Meter, text: str) -> None:
