@@ -19,8 +19,8 @@ from .private import PrivateCluster, wait_for
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 TWO_TILES_A_JOB = ("--config", "workflow={pack: {divisions: true, tiles: 2}, on_code_change: warn}")
-# From the fields on: 4 tiles, two a job.
-JOBS = Counter({"fit": 2, "mesh": 2, "texture": 2, "merge_city": 1, "evaluate": 1, "report": 1})
+# From the textures on: 4 tiles, two a job.
+JOBS = Counter({"texture": 2, "merge_city": 1, "evaluate": 1, "report": 1})
 KEPT = {"config.json", "city", "tiles", "sources", "logs", "benchmarks", "city_dsm.tif", "city_dtm.tif", "city.zarr"}
 
 
@@ -36,7 +36,7 @@ def done(cluster: PrivateCluster, mini_values: dict[str, Any], tmp_path_factory:
 def halfway(
     done: ClusterRun, cluster: PrivateCluster, mini_values: dict[str, Any], tmp_path: Path
 ) -> Iterator[ClusterRun]:
-    """The same, up to the height models."""
+    """The same, up to the meshes."""
     folder = tmp_path / "run"
     shutil.copytree(done.folder, folder)
     run = ClusterRun(cluster, folder, mini_values)
@@ -46,7 +46,7 @@ def halfway(
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     late = [*(run.city / "tiles").glob("*/*"), *(run.city / "city").iterdir()]
     for path in late:
-        if path.name.startswith(("sdf_", "mesh", "texture", "merge_city", "evaluate", "report")):
+        if path.name.startswith(("texture", "merge_city", "evaluate", "report")):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     cluster.forget()
     yield run
@@ -109,28 +109,28 @@ def processes_of(cluster: PrivateCluster, job_id: str) -> list[int]:
 def test_scancel_of_a_running_job(halfway: ClusterRun, done: ClusterRun) -> None:
     cluster = halfway.cluster
     process = halfway.start(*TWO_TILES_A_JOB)
-    cluster.call("scancel", catch(cluster, "fit")["job_id"])
+    cluster.call("scancel", catch(cluster, "texture")["job_id"])
     ends_well(halfway, process, done)
-    assert submitted(cluster) == JOBS + Counter({"fit": 1})
-    assert asked(cluster, "fit", "--mem") == ["16000", "8000", "8000"]
+    assert submitted(cluster) == JOBS + Counter({"texture": 1})
+    assert asked(cluster, "texture", "--mem") == ["16000", "16000", "32000"]
 
 
 def test_a_job_over_its_time_asks_for_more(halfway: ClusterRun, done: ClusterRun) -> None:
     cluster = halfway.cluster
-    process = halfway.start(*TWO_TILES_A_JOB, *requests(fit={"runtime": "1*attempt"}))
-    job = catch(cluster, "fit")["job_id"]
+    process = halfway.start(*TWO_TILES_A_JOB, *requests(texture={"runtime": "1*attempt"}))
+    job = catch(cluster, "texture")["job_id"]
     wait_for(lambda: bool(processes_of(cluster, job)), "the stage itself", timeout_s=60, every_s=0.05)
     for pid in processes_of(cluster, job):
         os.kill(pid, signal.SIGSTOP)  # hangs, as on a file system that doesn't answer
     ends_well(halfway, process, done)
-    assert submitted(cluster) == JOBS + Counter({"fit": 1})
-    assert asked(cluster, "fit", "-t") == ["1", "1", "2"]
+    assert submitted(cluster) == JOBS + Counter({"texture": 1})
+    assert asked(cluster, "texture", "-t") == ["1", "1", "2"]
 
 
 def test_preemption_requeues(halfway: ClusterRun, done: ClusterRun) -> None:
     cluster = halfway.cluster
     process = halfway.start(*TWO_TILES_A_JOB)
-    job = catch(cluster, "fit")
+    job = catch(cluster, "texture")
     cluster.call("sbatch", "--parsable", "-p", "urgent", "-w", job["node"], "--exclusive", "--wrap", "sleep 5")
     ends_well(halfway, process, done)
     jobs = submitted(cluster)
@@ -142,8 +142,8 @@ def test_preemption_requeues(halfway: ClusterRun, done: ClusterRun) -> None:
 def test_a_node_dies_and_comes_back(halfway: ClusterRun, done: ClusterRun) -> None:
     cluster = halfway.cluster
     process = halfway.start(*TWO_TILES_A_JOB)
-    job = catch(cluster, "fit")
-    hit = {each["job_id"] for each in working(cluster, "fit") if each["node"] == job["node"]}
+    job = catch(cluster, "texture")
+    hit = {each["job_id"] for each in working(cluster, "texture") if each["node"] == job["node"]}
     cluster.kill_node(job["node"])
     wait_for(lambda: cluster.node_state(job["node"]).startswith("down"), "the node found dead")
     time.sleep(5)
@@ -156,7 +156,7 @@ def test_a_node_dies_and_comes_back(halfway: ClusterRun, done: ClusterRun) -> No
 def test_snakemake_killed_and_started_again(halfway: ClusterRun, done: ClusterRun) -> None:
     cluster = halfway.cluster
     process = halfway.start(*TWO_TILES_A_JOB)
-    catch(cluster, "fit")
+    catch(cluster, "texture")
     process.kill()
     process.wait()
     first = submitted(cluster)
@@ -172,13 +172,13 @@ def test_snakemake_killed_and_started_again(halfway: ClusterRun, done: ClusterRu
     ends_well(halfway, halfway.start(*TWO_TILES_A_JOB), done)
     again = submitted(cluster)
     again.subtract(JOBS)
-    assert set(+again) <= {"fit"} and again["fit"] <= first["fit"], "only what was in flight is done again"
+    assert set(+again) <= {"texture"} and again["texture"] <= first["texture"], "only what was in flight is done again"
 
 
 def test_the_controller_restarts(halfway: ClusterRun, done: ClusterRun) -> None:
     cluster = halfway.cluster
     process = halfway.start(*TWO_TILES_A_JOB)
-    catch(cluster, "fit")
+    catch(cluster, "texture")
     cluster.stop_controller()
     time.sleep(12)
     cluster.start_controller()
@@ -205,7 +205,7 @@ def test_a_full_disk_under_one_job(halfway: ClusterRun, done: ClusterRun) -> Non
         free = shutil.disk_usage(tile).free
         (tile / "filler").write_bytes(b"\0" * max(0, free - 8192))
         process = halfway.start(*TWO_TILES_A_JOB)
-        wait_for(lambda: submitted(cluster)["fit"] == 3, "a second attempt", timeout_s=180)
+        wait_for(lambda: submitted(cluster)["texture"] == 3, "a second attempt", timeout_s=180)
         (tile / "filler").unlink()
         subprocess.run(["mount", "-o", "remount,size=200M", str(tile)], check=True)
         text = ends_well(halfway, process, done)
@@ -213,13 +213,13 @@ def test_a_full_disk_under_one_job(halfway: ClusterRun, done: ClusterRun) -> Non
         subprocess.run(["umount", "-l", str(tile)], check=True)
     assert "No space left on device" in text
     extra = submitted(cluster) - JOBS
-    assert set(extra) == {"fit"} and extra["fit"] <= 2
+    assert set(extra) == {"texture"} and extra["texture"] <= 2
 
 
 def test_a_second_run_at_once_is_refused(halfway: ClusterRun, done: ClusterRun) -> None:
     cluster = halfway.cluster
     process = halfway.start(*TWO_TILES_A_JOB)
-    catch(cluster, "fit")
+    catch(cluster, "texture")
     second = subprocess.run(
         halfway.command(*TWO_TILES_A_JOB),
         cwd=Path(halfway.command()[2]).parent,
