@@ -4,11 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 CONFIG ?= config/config.yaml
+comma := ,
 PYTEST := $(BIN)/python -m pytest
+SLURM := $(shell PATH=$$PATH:/usr/sbin:/usr/local/sbin command -v slurmctld 2>/dev/null)
+# Beside what a laptop needs: hpc (SLURM, submitit, dask), mesh, pipelines, gpu; a comma between them.
+EXTRAS ?= $(if $(SLURM),hpc)
+INSTALLED := $(VENV)/.installed$(if $(EXTRAS),-$(EXTRAS))
 WHEELS := $(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null)
 
-
-.PHONY: demo border test lint setup clean
+.PHONY: demo border test test-cluster lint setup clean
 
 demo: setup  ## make the demo city and say where it is
 	$(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG)
@@ -21,6 +25,10 @@ border: demo  ## does a height model depend on where tiles are cut? A second run
 test: setup  ## unit tests on all cores, then the ones that run the workflow
 	$(PYTEST) -n $(CORES) -m "not workflow and not slurm"
 	$(PYTEST) -m "workflow"
+	$(if $(SLURM),$(PYTEST) -m "slurm and not slow")
+
+test-cluster: setup  ## everything on a private SLURM cluster: both tiers, every fault, the demo city; about an hour
+	CITYWEAVE_NEEDS_SLURM=1 $(PYTEST) -v --durations=0 -m slurm
 
 lint: setup
 	$(BIN)/ruff format --check .
@@ -29,13 +37,13 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/snakemake --lint --configfile $(CONFIG)
 
-setup: $(VENV)/.installed  ## the environment only
+setup: $(INSTALLED)  ## the environment only
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"Python 3.11 or newer is needed, {sys.executable} is {v[0]}.{v[1]}; name one with make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python $(if $(WHEELS),--find-links $(WHEELS)) -c constraints.txt -e '.[workflow,dev]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python $(if $(WHEELS),--find-links $(WHEELS)) -c constraints.txt -e '.[workflow,dev$(if $(EXTRAS),$(comma)$(EXTRAS))]'
 	@touch $@
 
 clean:  ## remove the environment and everything that was computed

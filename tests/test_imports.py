@@ -14,12 +14,14 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "cityweave"
 # A module may import from lower levels; stages may not import each other.
 LEVELS = [
     {"errors"},
-    {"config", "grid", "codehash"},
+    {"config", "grid", "codehash", "gpu", "fetched", "leftovers", "profiles"},
     {"plan", "cameras", "mesh"},
     {"manifest"},
     {"aoi", "io", "status"},
-    {"render"},
+    {"render", "costs", "upkeep"},
     {"synth", "survey", "ingest", "dsm", "geometry", "texture", "merge", "evaluate", "report"},
+    {"forecast", "fetch", "doctor"},
+    {"operations"},
     {"cli", "__main__"},
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}

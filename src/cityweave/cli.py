@@ -12,8 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from cityweave.errors import CityweaveError, ConfigError
+from cityweave.fetched import use_compiled_kernels
+from cityweave.gpu import DEVICE_VARIABLE, DEVICES, require
 from cityweave.grid import Tile, parse_tile
 from cityweave.manifest import Run
+from cityweave.operations import add_commands
 from cityweave.plan import city_tiles
 
 # Stage command -> module and function, and what it wants beside the run: nothing, tiles, or tiles and divisions.
@@ -49,8 +52,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="cityweave",
         description="Pictures of a city taken from above to one height model and one textured 3D city. "
-        "The workflow calls one sub-command a job; the ones for people are check, status, deliver, retry, border "
-        "and where.",
+        "The workflow calls one sub-command a job; the ones for people are check, plan, fetch, doctor, status, prune, "
+        "deliver, retry, border and where.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (_, _, wants) in STAGES.items():
@@ -62,8 +65,15 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--division", action="append", type=int, required=True, choices=range(4), dest="divisions"
             )
+        command.add_argument(
+            "--device",
+            choices=DEVICES,
+            default=os.environ.get(DEVICE_VARIABLE, "auto"),
+            help=f"cuda: fail where no GPU is visible; default: ${DEVICE_VARIABLE}, or auto",
+        )
         command.set_defaults(call=_stage)
     _add_people_commands(commands)
+    add_commands(commands)
     return parser
 
 
@@ -82,6 +92,9 @@ def _add_people_commands(commands: argparse._SubParsersAction) -> None:  # type:
     schema.set_defaults(call=_schema)
     status = commands.add_parser("status", help="tile x stage: done, failed, missing, quarantined, with cost")
     _add_run(status)
+    status.add_argument(
+        "--fix", action="store_true", help="after a purge: forget what is gone and needed, and say what to run"
+    )
     status.set_defaults(call=_status)
     verdict = commands.add_parser("verdict", help="fail when a tile is quarantined or missing")
     _add_run(verdict)
@@ -114,6 +127,8 @@ def _stage(arguments: argparse.Namespace) -> None:
     # Before numpy is loaded: sums of its linear algebra must not depend on how many cores there are.
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     module, function, wants = STAGES[arguments.command]
+    require(arguments.device)
+    use_compiled_kernels()
     run = Run.open(arguments.run)
     call = getattr(importlib.import_module(module), function)
     if wants == "city":
@@ -168,9 +183,15 @@ def _schema(arguments: argparse.Namespace) -> None:
 
 
 def _status(arguments: argparse.Namespace) -> None:
+    from cityweave.costs import gpu_report
     from cityweave.status import status_table
+    from cityweave.upkeep import mend
 
-    print(status_table(Run.open(arguments.run)))
+    run = Run.open(arguments.run)
+    if arguments.fix:
+        mend(run)
+        return
+    print("\n".join([status_table(run), *gpu_report(run)]))
 
 
 def _verdict(arguments: argparse.Namespace) -> None:

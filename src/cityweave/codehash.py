@@ -59,7 +59,10 @@ def closure(stage: str) -> list[Path]:
 
 
 # Every stage imports the configuration's models; the sections it reads are in its params already.
-_NOT_COUNTED = {"config.py", "plan.py", "manifest.py", "codehash.py", "errors.py"}
+_NOT_COUNTED = {
+    *("config.py", "plan.py", "manifest.py", "codehash.py", "errors.py"),
+    *("gpu.py", "fetched.py", "profiles.py"),
+}
 
 
 @cache

@@ -24,6 +24,7 @@ from typing import Any
 from cityweave.codehash import stage_hash
 from cityweave.config import Config
 from cityweave.errors import DataError, Quarantine
+from cityweave.gpu import metered
 from cityweave.grid import Tile
 from cityweave.plan import load_config, stage_params
 
@@ -80,10 +81,20 @@ class Manifest:
         for entry in self.values["products"]:
             if entry["name"] == name:
                 path = self.path.parent / entry["path"]
-                if not path.exists() or _size(path) != entry["bytes"]:
-                    raise DataError(f"{path} is gone or damaged; rerun with: snakemake --force {self.path}")
+                if not is_whole(path, entry["bytes"]):
+                    what = "was pruned" if pruned_marker(self.path).exists() else "is gone or damaged"
+                    raise DataError(f"{path} {what}; rerun with: snakemake --force {self.path}")
                 return path
         raise DataError(f"{self.path} names no product {name!r}, only {[e['name'] for e in self.values['products']]}")
+
+
+def pruned_marker(manifest: Path) -> Path:
+    """Beside a manifest whose products were dropped on purpose, until its job runs again."""
+    return manifest.with_name(f"{manifest.stem}.pruned.json")
+
+
+def is_whole(path: Path, size: int) -> bool:
+    return path.exists() and _size(path) == size
 
 
 def _files(folder: Path) -> list[Path]:
@@ -120,15 +131,15 @@ class Products:
     def path(self, name: str, suffix: str = "") -> Iterator[Path]:
         """A file or a folder `{name}.{hash}{suffix}` in the job's folder; the caller creates it."""
         aside = self.folder / f"{name}.{self.prefix}.tmp"
-        _remove(aside)
+        remove(aside)
         yield aside
         digest = content_hash(aside)
         final = self.folder / f"{name}.{digest[:HASH_LENGTH]}{suffix}"
         size = _size(aside)
         if final.exists() and content_hash(final) == digest:
-            _remove(aside)
+            remove(aside)
         else:
-            _remove(final)  # damaged since it was written, or not there
+            remove(final)  # damaged since it was written, or not there
             aside.rename(final)
         self._add(name, final, size, digest)
 
@@ -137,11 +148,11 @@ class Products:
         """A single file with a fixed name, such as a city's product: written aside and replaced."""
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{path.stem}.{self.prefix}.tmp{path.suffix}")
-        _remove(aside)
+        remove(aside)
         yield aside
         size, digest = _size(aside), content_hash(aside)
         if path.is_dir():
-            _remove(path)
+            remove(path)
         aside.replace(path)
         self._add(path.name, path, size, digest)
 
@@ -150,7 +161,7 @@ class Products:
         self.entries.append({"name": name, "path": relative, "bytes": size, "sha256": digest})
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -192,20 +203,23 @@ def run_job(
     if run.resume and (finished := _finished(path, record, base, stage)):
         return finished
     for remains in folder.glob(f"*.{name}.tmp*"):
-        _remove(remains)
+        remove(remains)
     old = _recorded(record)
     path.unlink(missing_ok=True)
+    pruned_marker(path).unlink(missing_ok=True)
 
     attempt = path.with_name(f"{name}.attempt")
     write_json(attempt, {"host": platform.node(), "pid": os.getpid()})
     products = Products(folder, name)
     started, cpu_before = time.perf_counter(), time.process_time()
     reason: str | None = None
-    try:
-        work(products)
-    except Quarantine as verdict:
-        reason = verdict.reason
-        products.entries.clear()
+    with metered() as meter:
+        try:
+            work(products)
+        except Quarantine as verdict:
+            reason = verdict.reason
+            products.entries.clear()
+    products.usage |= meter.usage()
     values = base | {
         "status": "done" if reason is None else "quarantined",
         "reason": reason,
@@ -255,7 +269,7 @@ def _drop_stale(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
             suffix = entry["path"].removeprefix(f"{entry['name']}.")[HASH_LENGTH:]
             stale |= {path.name for path in folder.glob(f"{entry['name']}.{'[0-9a-f]' * HASH_LENGTH}{suffix}")} - kept
     for path in sorted(stale):
-        _remove(folder / path)
+        remove(folder / path)
 
 
 def _cost(stage: str, started: float, cpu_before: float, usage: dict[str, Any]) -> dict[str, Any]:

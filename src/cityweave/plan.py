@@ -16,7 +16,9 @@ from pydantic import ValidationError
 
 from cityweave.config import Config, OrthoSource, RasterSource, SourcesConfig, Vertical, ViewSource
 from cityweave.errors import ConfigError, DataError, MissingCapability
+from cityweave.fetched import fetched_grid
 from cityweave.grid import DIVISIONS, Box, Tile, rings_for, tiles_covering
+from cityweave.profiles import read_values
 
 # What a stage's result depends on, beside its inputs. A rule's params and a job's manifest hold just this.
 STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
@@ -44,15 +46,7 @@ TILE_MANIFESTS: dict[str, str] = {
 
 def read_config(path: Path) -> Config:
     """A configuration from its YAML file."""
-    import yaml
-
-    try:
-        values = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} is not a readable YAML file: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} holds no mapping; config/config.yaml shows what is accepted")
-    return load_config(values)
+    return load_config(read_values(path))
 
 
 def load_config(values: Mapping[str, Any]) -> Config:
@@ -159,20 +153,23 @@ def _check_crs(config: Config) -> None:
 
 
 def check_vertical(vertical: Vertical, where: str) -> None:
-    if vertical == "ellipsoid":
+    grid = vertical_grid(vertical)
+    if vertical == "ellipsoid" or grid is None:
         return
-    if not vertical.grid.is_file():
+    if not grid.is_file():
         raise MissingCapability(
             f"{where}: grid {vertical.grid} for EPSG:{vertical.epsg} is not there; accepted: a local GTX or GeoTIFF "
-            "geoid grid, or vertical: ellipsoid"
+            "geoid grid (`cityweave fetch` brings those that PROJ knows), or vertical: ellipsoid"
         )
-    if vertical.sha256 and hashlib.sha256(vertical.grid.read_bytes()).hexdigest() != vertical.sha256:
-        raise DataError(f"{where}: {vertical.grid} doesn't have the checksum that the config states")
+    if vertical.sha256 and hashlib.sha256(grid.read_bytes()).hexdigest() != vertical.sha256:
+        raise DataError(f"{where}: {grid} doesn't have the checksum that the config states")
 
 
 def vertical_grid(vertical: Vertical) -> Path | None:
-    """The grid file for `cameras.geodetic_transform`; None for ellipsoidal heights."""
-    return None if vertical == "ellipsoid" else vertical.grid.resolve()
+    """The grid file for `cameras.geodetic_transform`, as named or as fetched; None for ellipsoidal heights."""
+    if vertical == "ellipsoid":
+        return None
+    return (vertical.grid if vertical.grid.is_file() else fetched_grid(vertical.grid) or vertical.grid).resolve()
 
 
 def halos_m(config: Config) -> dict[str, float]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from cityweave.errors import ConfigError, DataError
 from cityweave.grid import Tile
-from cityweave.manifest import Run, write_json
+from cityweave.manifest import Run, pruned_marker, write_json
 from cityweave.plan import TILE_MANIFESTS, city_tiles, stage_params
 
 PRODUCTS = (
@@ -37,6 +37,7 @@ class Entry:
     reason: str | None = None
     work_s: float = 0.0
     peak_rss_mb: float = 0.0
+    pruned: bool = False  # done, and its products dropped since on purpose
 
 
 def tile_entries(run: Run) -> Iterator[Entry]:
@@ -53,9 +54,12 @@ def _entry(run: Run, tile: Tile, name: str) -> Entry:
     record = path.with_name(f"{name}.run.json")
     cost: dict[str, Any] = json.loads(record.read_text()) if record.is_file() else {}
     status = values["status"]
-    if any(not (path.parent / product["path"]).exists() for product in values["products"]):
+    gone = any(not (path.parent / product["path"]).exists() for product in values["products"])
+    pruned = gone and pruned_marker(path).is_file()
+    if gone and not pruned:
         status = "missing"
-    return Entry(tile, name, status, values["reason"], cost.get("work_s", 0.0), cost.get("peak_rss_mb", 0.0))
+    work_s, peak_rss_mb = cost.get("work_s", 0.0), cost.get("peak_rss_mb", 0.0)
+    return Entry(tile, name, status, values["reason"], work_s, peak_rss_mb, pruned)
 
 
 def _attempt_state(attempt: Path) -> str:
@@ -89,7 +93,9 @@ def status_table(run: Run) -> str:
     lines = [" ".join([f"{'tile':{width}}", *(f"{name:>8}" for name in names), f"{'peak MB':>8}"])]
     for start in range(0, len(entries), len(names)):
         row = entries[start : start + len(names)]
-        cells = [f"{e.work_s:7.1f}s" if e.status == "done" else f"{e.status[:8]:>8}" for e in row]
+        cells = [
+            f"{'pruned' if e.pruned else f'{e.work_s:.1f}s' if e.status == 'done' else e.status[:8]:>8}" for e in row
+        ]
         peak = max(entry.peak_rss_mb for entry in row)
         lines.append(" ".join([f"{row[0].tile.name:{width}}", *cells, f"{peak:8.0f}"]))
     done = sum(row.status == "done" for row in entries if row.name == "texture")

@@ -1,6 +1,7 @@
 """Paths, the tile list and what the rules share. Parsed by every job, so nothing heavy is imported here."""
 
 import json
+import os
 import sys
 from types import SimpleNamespace
 
@@ -25,6 +26,13 @@ from cityweave.plan import (
 # The interpreter that runs Snakemake runs the jobs, unless a software environment brings its own.
 if not workflow.deployment_settings.deployment_method:
     shell.prefix(f"export PATH={Path(sys.executable).parent}:$PATH; ")
+else:
+    shell.prefix(f"export PYTHONPATH={workflow.basedir}/src; ")
+
+# The image for --sdm apptainer, built from workflow/envs/cityweave.def.
+if image := os.environ.get("CITYWEAVE_IMAGE"):
+
+    container: image
 
 
 def refuse(error):
@@ -62,6 +70,16 @@ def write_resolved_config():
 
 if workflow.is_main_process:
     write_resolved_config()
+
+
+onstart:
+    if workflow.is_main_process and workflow.non_local_exec:
+        from cityweave.leftovers import refuse_leftovers
+
+        try:
+            refuse_leftovers(Path.cwd())
+        except CityweaveError as error:
+            refuse(error)
 
 
 wildcard_constraints:
@@ -113,8 +131,22 @@ def packs(tiles_per_pack):
     return [names[start : start + tiles_per_pack] for start in range(0, len(names), tiles_per_pack)]
 
 
-def tile_options(names):
-    return " ".join(f"--tile {name}" for name in names)
+# Taken from the outputs, so that Snakemake doesn't count them among what a result depends on: a tile stays valid when
+# the next run packs otherwise.
+
+
+def tiles_of(wildcards, output):
+    return " ".join(f"--tile {name}" for name in dict.fromkeys(Path(file).parent.name for file in output))
+
+
+def divisions_of(wildcards, output):
+    return " ".join(f"--division {name}" for name in dict.fromkeys(Path(file).stem[-1] for file in output))
+
+
+def requested(rule):
+    """What the profile asks for under a rule's name, for the jobs of that rule that serve several tiles."""
+    asked = workflow.resource_settings.overwrite_resources.get(rule, {})
+    return {name: each._evaluator or each.value for name, each in asked.items()}
 
 
 def gathered(function, names):

@@ -40,11 +40,13 @@ else:
             conda:
                 "../envs/cpu.yaml"
             threads: 1
+            resources:
+                **requested("dsm"),
             params:
+                tiles=tiles_of,
                 run=run_of,
                 config=params_of("dsm"),
                 code=code_of("dsm"),
-                tiles=tile_options(tiles),
             message:
                 f"Measuring heights of {tiles[0]} and {len(tiles) - 1} more"
             shell:

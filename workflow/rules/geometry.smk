@@ -1,6 +1,3 @@
-ALL_DIVISIONS = " ".join(f"--division {division}" for division in DIVISIONS)
-
-
 if not PACK.divisions:
 
     rule fit_division:
@@ -41,7 +38,7 @@ elif PACK.tiles == 1:
             "../envs/cpu.yaml"
         threads: 1
         params:
-            divisions=ALL_DIVISIONS,
+            divisions=divisions_of,
             run=run_of,
             config=params_of("geometry"),
             code=code_of("geometry"),
@@ -68,12 +65,14 @@ else:
             conda:
                 "../envs/cpu.yaml"
             threads: 1
+            resources:
+                **requested("fit"),
             params:
-                divisions=ALL_DIVISIONS,
+                divisions=divisions_of,
+                tiles=tiles_of,
                 run=run_of,
                 config=params_of("geometry"),
                 code=code_of("geometry"),
-                tiles=tile_options(tiles),
             message:
                 f"Fitting {tiles[0]} and {len(tiles) - 1} more"
             shell:
@@ -122,11 +121,13 @@ else:
             conda:
                 "../envs/cpu.yaml"
             threads: 1
+            resources:
+                **requested("mesh"),
             params:
+                tiles=tiles_of,
                 run=run_of,
                 config=params_of("geometry"),
                 code=code_of("geometry"),
-                tiles=tile_options(tiles),
             message:
                 f"Meshing {tiles[0]} and {len(tiles) - 1} more"
             shell:

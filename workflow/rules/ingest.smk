@@ -40,11 +40,13 @@ else:
             conda:
                 "../envs/cpu.yaml"
             threads: 1
+            resources:
+                **requested("ingest"),
             params:
+                tiles=tiles_of,
                 run=run_of,
                 config=params_of("ingest"),
                 code=code_of("ingest"),
-                tiles=tile_options(tiles),
             message:
                 f"Cutting {tiles[0]} and {len(tiles) - 1} more"
             shell:

@@ -40,11 +40,13 @@ else:
             conda:
                 "../envs/cpu.yaml"
             threads: 1
+            resources:
+                **requested("texture"),
             params:
+                tiles=tiles_of,
                 run=run_of,
                 config=params_of("texture"),
                 code=code_of("texture"),
-                tiles=tile_options(tiles),
             message:
                 f"Texturing {tiles[0]} and {len(tiles) - 1} more"
             shell:
