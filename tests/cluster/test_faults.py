@@ -28,7 +28,7 @@ KEPT = {"config.json", "city", "tiles", "sources", "logs", "benchmarks", "city_d
 def done(cluster: PrivateCluster, mini_values: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> ClusterRun:
     """The mini city, made without a cluster."""
     run = ClusterRun(cluster, tmp_path_factory.mktemp("local"), mini_values)
-    run.succeed("--config", "workflow={on_code_change: warn}", local=True)
+    run.succeed(*TWO_TILES_A_JOB, local=True)
     return run
 
 
@@ -148,6 +148,7 @@ def test_a_node_dies_and_comes_back(halfway: ClusterRun, done: ClusterRun) -> No
     wait_for(lambda: cluster.node_state(job["node"]).startswith("down"), "the node found dead")
     time.sleep(5)
     cluster.restore_node(job["node"])
+    cluster.hurry(hit)
     ends_well(halfway, process, done)
     assert submitted(cluster) == JOBS
     assert restarted(cluster) == hit

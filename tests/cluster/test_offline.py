@@ -13,11 +13,11 @@ import pytest
 
 from cityweave.fetch import _SMALL_CITY, fetch
 from cityweave.fetched import INDEX, VARIABLE
-from cityweave.plan import load_config
+from cityweave.plan import city_tiles, load_config
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]  # no Slurm in it, but what its nodes often are
 WITHOUT_NETWORK = ("unshare", "--map-root-user", "--net")
-TILE = "--tile E315392_N4161536"
+TILE = f"--tile {city_tiles(load_config(_SMALL_CITY))[0].name}"
 JOBS = (
     *("synth", "survey", f"ingest {TILE}", f"dsm {TILE}", f"fit {TILE} --division 0 --division 1"),
     *(f"fit {TILE} --division 2 --division 3", f"mesh {TILE}", f"texture {TILE}", "merge-heights", "merge-city"),
