@@ -169,7 +169,7 @@ def read_partitions() -> dict[str, Partition]:
             gpus[model] = max(gpus.get(model, 0), int(count))
         most_mb = max(old.mem_mb, float(memory.rstrip("+")))
         found[name] = Partition(name, old.up or up, gpus, most_mb, old.limit_min)
-    return found
+    return dict(sorted(found.items()))  # sinfo's order isn't fixed
 
 
 def _minutes(limit: str) -> float | None:

@@ -90,11 +90,11 @@ class ClusterRun:
                 stderr=log,
             )
 
-    def run(self, *arguments: str, local: bool = False, timeout_s: float = 420) -> tuple[int, str]:
+    def run(self, *arguments: str, local: bool = False, timeout_s: float = 900) -> tuple[int, str]:
         process = self.start(*arguments, local=local)
         return self.finish(process, timeout_s)
 
-    def finish(self, process: subprocess.Popen[bytes], timeout_s: float = 420) -> tuple[int, str]:
+    def finish(self, process: subprocess.Popen[bytes], timeout_s: float = 900) -> tuple[int, str]:
         try:
             process.wait(timeout_s)
         except subprocess.TimeoutExpired:
@@ -103,7 +103,7 @@ class ClusterRun:
             pytest.fail(f"not done after {timeout_s:g} s\n{self.text()[-5000:]}\n{self.cluster.diagnosis()}")
         return process.returncode, self.text()
 
-    def succeed(self, *arguments: str, local: bool = False, timeout_s: float = 420) -> str:
+    def succeed(self, *arguments: str, local: bool = False, timeout_s: float = 900) -> str:
         code, text = self.run(*arguments, local=local, timeout_s=timeout_s)
         assert code == 0, text[-6000:]
         return text

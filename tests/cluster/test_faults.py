@@ -68,7 +68,7 @@ def working(cluster: PrivateCluster, name: str) -> list[dict[str, str]]:
 
 def catch(cluster: PrivateCluster, name: str) -> dict[str, str]:
     """One job of a rule, in the middle of its work."""
-    wait_for(lambda: bool(working(cluster, name)), f"a {name} job at work", timeout_s=180)
+    wait_for(lambda: bool(working(cluster, name)), f"a {name} job at work", timeout_s=400)
     return working(cluster, name)[0]
 
 
@@ -85,7 +85,7 @@ def asked(cluster: PrivateCluster, name: str, option: str) -> list[str | None]:
 
 
 def ends_well(run: ClusterRun, process: subprocess.Popen[bytes], done: ClusterRun) -> str:
-    code, text = run.finish(process, timeout_s=600)
+    code, text = run.finish(process, timeout_s=900)
     assert code == 0, text[-6000:] + run.cluster.diagnosis()
     assert products(run.city) == products(done.city)
     return text
@@ -206,7 +206,7 @@ def test_a_full_disk_under_one_job(halfway: ClusterRun, done: ClusterRun) -> Non
         free = shutil.disk_usage(tile).free
         (tile / "filler").write_bytes(b"\0" * max(0, free - 8192))
         process = halfway.start(*TWO_TILES_A_JOB)
-        wait_for(lambda: submitted(cluster)["texture"] == 3, "a second attempt", timeout_s=180)
+        wait_for(lambda: submitted(cluster)["texture"] == 3, "a second attempt", timeout_s=400)
         (tile / "filler").unlink()
         subprocess.run(["mount", "-o", "remount,size=200M", str(tile)], check=True)
         text = ends_well(halfway, process, done)

@@ -57,7 +57,7 @@ def story(
         running = [job for job in cluster.jobs() if job["state"] == "RUNNING" and job["node"] == "node2"]
         return {job["job_id"] for job in running if job["comment"].startswith("rule_dsm")}
 
-    wait_for(lambda: bool(victims()) or process.poll() is not None, "a dsm job on node2", timeout_s=240)
+    wait_for(lambda: bool(victims()) or process.poll() is not None, "a dsm job on node2", timeout_s=600)
     assert process.poll() is None, run.text()[-5000:]
     wait_for(lambda: victims() <= {each.job_id for each in cluster.started()}, "it works")
     hit = victims()
@@ -73,7 +73,7 @@ def story(
 
 
 def test_products_are_those_of_a_laptop(story: Story, here: ClusterRun) -> None:
-    wait_for((here.city / "verdict.json").exists, "the local run", timeout_s=240)
+    wait_for((here.city / "verdict.json").exists, "the local run", timeout_s=600)
     assert products(story.run.city) == products(here.city)
 
 
