@@ -331,11 +331,6 @@ class PrivateCluster:
         self.start_node(node)
         wait_for(lambda: self.node_state(node) in ("idle", "mixed", "allocated"), f"{node} back")
 
-    def hurry(self, job_ids: set[str]) -> None:
-        """SLURM leaves a requeued job two minutes alone; a test needn't wait for that."""
-        for job_id in job_ids:
-            self.call("scontrol", "update", f"JobId={job_id}", "StartTime=now", check=False)
-
     def _end(self, name: str, timeout_s: float = 10) -> None:
         process = self.processes.pop(name, None)
         if process is None:

@@ -131,7 +131,9 @@ def test_preemption_requeues(halfway: ClusterRun, done: ClusterRun) -> None:
     cluster = halfway.cluster
     process = halfway.start(*TWO_TILES_A_JOB)
     job = catch(cluster, "texture")
-    cluster.call("sbatch", "--parsable", "-p", "urgent", "-w", job["node"], "--exclusive", "--wrap", "sleep 5")
+    cluster.call(
+        "sbatch", "--parsable", "-p", "urgent", "-w", job["node"], "--exclusive", "-o", "/dev/null", "--wrap", "sleep 5"
+    )
     ends_well(halfway, process, done)
     jobs = submitted(cluster)
     jobs.subtract({"": 1})  # the urgent one
@@ -148,7 +150,7 @@ def test_a_node_dies_and_comes_back(halfway: ClusterRun, done: ClusterRun) -> No
     wait_for(lambda: cluster.node_state(job["node"]).startswith("down"), "the node found dead")
     time.sleep(5)
     cluster.restore_node(job["node"])
-    cluster.hurry(hit)
+    # SLURM leaves a requeued job two minutes alone. Starting it sooner by hand ends slurmctld 22.05.
     ends_well(halfway, process, done)
     assert submitted(cluster) == JOBS
     assert restarted(cluster) == hit
