@@ -12,7 +12,7 @@ EXTRAS ?= $(if $(SLURM),hpc)
 INSTALLED := $(VENV)/.installed$(if $(EXTRAS),-$(EXTRAS))
 WHEELS := $(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null)
 
-.PHONY: demo border test test-cluster lint setup clean
+.PHONY: demo border test test-slurm test-cluster lint setup clean
 
 demo: setup  ## make the demo city and say where it is
 	$(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG)
@@ -25,7 +25,9 @@ border: demo  ## does a height model depend on where tiles are cut? A second run
 test: setup  ## unit tests on all cores, then the ones that run the workflow
 	$(PYTEST) -n $(CORES) -m "not workflow and not slurm"
 	$(PYTEST) -m "workflow"
-	$(if $(SLURM),$(PYTEST) -m "slurm and not slow")
+
+test-slurm: setup  ## the mini city on a private SLURM cluster: spread, retry, a dead node, one tile again
+	CITYWEAVE_NEEDS_SLURM=1 $(PYTEST) -m "slurm and not slow"
 
 test-cluster: setup  ## everything on a private SLURM cluster: both tiers, every fault, the demo city; about an hour
 	CITYWEAVE_NEEDS_SLURM=1 $(PYTEST) -v --durations=0 -m slurm
