@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from cityweave import fetch as fetching
 from cityweave import fetched
 from cityweave.errors import DataError, MissingCapability
-from cityweave.fetch import fetch
+from cityweave.operations import fetch as fetching
+from cityweave.operations.fetch import fetch
 from cityweave.plan import load_config, vertical_grid
 
 GRID = b"geoid heights"

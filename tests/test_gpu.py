@@ -7,9 +7,9 @@ import pytest
 
 from cityweave import gpu
 from cityweave.cli import main
-from cityweave.costs import gpu_report, recorded
 from cityweave.errors import ConfigError, MissingCapability
 from cityweave.manifest import Products, Run, run_job
+from cityweave.operations.costs import gpu_report, recorded
 from cityweave.plan import city_tiles, load_config
 
 

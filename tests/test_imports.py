@@ -14,13 +14,12 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "cityweave"
 # A module may import from lower levels; stages may not import each other.
 LEVELS = [
     {"errors"},
-    {"config", "grid", "codehash", "gpu", "fetched", "leftovers", "profiles"},
+    {"config", "grid", "codehash", "gpu", "fetched", "profiles"},
     {"plan", "cameras", "mesh"},
     {"manifest"},
     {"aoi", "io", "status"},
-    {"render", "costs", "upkeep"},
+    {"render"},
     {"synth", "survey", "ingest", "dsm", "geometry", "texture", "merge", "evaluate", "report"},
-    {"forecast", "fetch", "doctor"},
     {"operations"},
     {"cli", "__main__"},
 ]

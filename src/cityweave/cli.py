@@ -16,7 +16,7 @@ from cityweave.fetched import use_compiled_kernels
 from cityweave.gpu import DEVICE_VARIABLE, DEVICES, require
 from cityweave.grid import Tile, parse_tile
 from cityweave.manifest import Run
-from cityweave.operations import add_commands
+from cityweave.operations.commands import add_commands
 from cityweave.plan import city_tiles
 
 # Stage command -> module and function, and what it wants beside the run: nothing, tiles, or tiles and divisions.
@@ -183,9 +183,9 @@ def _schema(arguments: argparse.Namespace) -> None:
 
 
 def _status(arguments: argparse.Namespace) -> None:
-    from cityweave.costs import gpu_report
+    from cityweave.operations.costs import gpu_report
+    from cityweave.operations.upkeep import mend
     from cityweave.status import status_table
-    from cityweave.upkeep import mend
 
     run = Run.open(arguments.run)
     if arguments.fix:

@@ -24,6 +24,8 @@ from pathlib import Path
 NODES = ("node1", "node2")
 DAEMONS = ("munged", "slurmctld", "slurmd")
 ACCOUNTING = ("slurmdbd", "mariadbd", "mariadb-install-db")
+# SLURM leaves a requeued job alone for as long as a job's credential lives, two minutes by default.
+REQUEUE_HOLD_S = 15
 CLIENTS = ("sbatch", "squeue", "scontrol", "scancel", "sinfo", "srun", "sacct", "sacctmgr", "salloc", "sshare", "seff")
 SLURM_CONF = """\
 ClusterName=private
@@ -32,7 +34,7 @@ SlurmctldPort={ctld_port}
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge/socket
+AuthInfo=socket={folder}/munge/socket,cred_expire={requeue_hold_s}
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool/%n
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -219,7 +221,12 @@ class PrivateCluster:
                 f"AccountingStoragePort={self.dbd_port}"
             )
         text = SLURM_CONF.format(
-            **facts, ctld_port=self.ctld_port, slurmd_timeout_s=10, accounting=accounting, nodes=nodes
+            **facts,
+            ctld_port=self.ctld_port,
+            slurmd_timeout_s=10,
+            requeue_hold_s=REQUEUE_HOLD_S,
+            accounting=accounting,
+            nodes=nodes,
         )
         (self.folder / "slurm.conf").write_text(text)
         # Any character device can be counted out as a GPU.

@@ -150,7 +150,6 @@ def test_a_node_dies_and_comes_back(halfway: ClusterRun, done: ClusterRun) -> No
     wait_for(lambda: cluster.node_state(job["node"]).startswith("down"), "the node found dead")
     time.sleep(5)
     cluster.restore_node(job["node"])
-    # SLURM leaves a requeued job two minutes alone. Starting it sooner by hand ends slurmctld 22.05.
     ends_well(halfway, process, done)
     assert submitted(cluster) == JOBS
     assert restarted(cluster) == hit

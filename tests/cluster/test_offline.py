@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from cityweave.fetch import _SMALL_CITY, fetch
 from cityweave.fetched import INDEX, VARIABLE
+from cityweave.operations.fetch import _SMALL_CITY, fetch
 from cityweave.plan import city_tiles, load_config
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]  # no Slurm in it, but what its nodes often are

@@ -66,7 +66,6 @@ def story(
     time.sleep(2)
     cluster.restore_node("node2")
     restored = cluster.node_state("node2")
-    # SLURM leaves a requeued job two minutes alone. Starting it sooner by hand ends slurmctld 22.05.
     code, text = run.finish(process)
     assert code == 0, text[-5000:] + cluster.diagnosis()
     return Story(run, cluster.submitted(), cluster.started(), hit, restored)

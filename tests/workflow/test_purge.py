@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cityweave.manifest import Manifest, Run
-from cityweave.upkeep import Unit, Upkeep, mend, prune
+from cityweave.operations.upkeep import Unit, Upkeep, mend, prune
 
 from .conftest import Workflow
 from .test_mini_city import product_hashes

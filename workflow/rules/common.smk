@@ -74,7 +74,7 @@ if workflow.is_main_process:
 
 onstart:
     if workflow.is_main_process and workflow.non_local_exec:
-        from cityweave.leftovers import refuse_leftovers
+        from cityweave.operations.leftovers import refuse_leftovers
 
         try:
             refuse_leftovers(Path.cwd())

@@ -7,13 +7,13 @@ import pytest
 
 from cityweave.cli import main
 from cityweave.config import Config
-from cityweave.costs import KINDS, reference_table
 from cityweave.errors import ConfigError, DataError
-from cityweave.forecast import forecast
+from cityweave.operations.costs import KINDS, reference_table
+from cityweave.operations.forecast import forecast
 from cityweave.plan import load_config, read_config
 from cityweave.profiles import Profile, read_profile, read_values
 
-DEMO = Path(__file__).resolve().parent.parent / "config" / "config.yaml"
+DEMO = Path(__file__).resolve().parents[2] / "config" / "config.yaml"
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cityweave.cli import main
-from cityweave.doctor import examine, read_partitions
+from cityweave.operations.doctor import examine, read_partitions
 
 PROFILE = """
 executor: slurm
@@ -38,7 +38,9 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         script(tmp_path, name, body)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("cityweave.doctor.shutil.which", lambda name: (tmp_path / "bin" / name).exists() or None)
+    monkeypatch.setattr(
+        "cityweave.operations.doctor.shutil.which", lambda name: (tmp_path / "bin" / name).exists() or None
+    )
     monkeypatch.delenv("CITYWEAVE_FETCHED", raising=False)
     monkeypatch.delenv("CITYWEAVE_DEVICE", raising=False)
     profile(tmp_path, PROFILE)

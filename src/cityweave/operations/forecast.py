@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass
 from functools import cache
 
 from cityweave.config import Config, ViewSource
-from cityweave.costs import KINDS, PER_UNIT_INODES, TILE_KINDS, CostTable
 from cityweave.grid import DIVISIONS
+from cityweave.operations.costs import KINDS, PER_UNIT_INODES, TILE_KINDS, CostTable
 from cityweave.plan import city_tiles, dsm_box, halos_m, ingest_halo_m
 from cityweave.profiles import Profile, Requests
 

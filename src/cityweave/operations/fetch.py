@@ -153,7 +153,7 @@ def warm(cache: Path) -> None:
     environment |= {"NUMBA_CACHE_DIR": str(cache.resolve()), "CITYWEAVE_DEVICE": "cpu"}
     with tempfile.TemporaryDirectory(prefix="cityweave-") as scratch:
         result = subprocess.run(
-            [sys.executable, "-m", "cityweave.fetch"],
+            [sys.executable, "-m", "cityweave.operations.fetch"],
             cwd=scratch, env=environment, capture_output=True, text=True, check=False,
         )  # fmt: skip
     if result.returncode != 0:

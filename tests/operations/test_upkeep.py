@@ -9,9 +9,9 @@ import pytest
 from cityweave.cli import main
 from cityweave.errors import DataError
 from cityweave.manifest import Manifest, Products, Run, run_job
+from cityweave.operations.upkeep import mend, prune
 from cityweave.plan import TILE_MANIFESTS, city_tiles, load_config
 from cityweave.status import check_verdict, tile_entries
-from cityweave.upkeep import mend, prune
 
 CITY = ("survey", "merge_heights", "merge_city", "evaluate", "report")
 STAGE = TILE_MANIFESTS | {"merge_heights": "merge", "merge_city": "merge"}

@@ -20,10 +20,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cityweave.costs import KINDS
 from cityweave.errors import CityweaveError, ConfigError, MissingCapability
 from cityweave.fetched import VARIABLE, fetched_folder, verify
 from cityweave.gpu import DEVICE_VARIABLE, visible_gpus
+from cityweave.operations.costs import KINDS
 from cityweave.profiles import Profile, Requests, read_profile
 
 RULES = (*KINDS, "fit_division")
@@ -242,7 +242,7 @@ def _trial(asked: Requests, what: str, timeout_s: float, folder: Path) -> Iterat
     script = folder / "job.sh"
     script.write_text(
         f"#!/bin/sh\necho {token} ${{SLURMD_NODENAME:-$(hostname)}} > {here}/token\n"
-        f"{shlex.quote(sys.executable)} -m cityweave.doctor {here}/node.json 2> {here}/error || true\n"
+        f"{shlex.quote(sys.executable)} -m cityweave.operations.doctor {here}/node.json 2> {here}/error || true\n"
         f"touch {here}/end\n"
     )
     options = [f"--job-name=cityweave-{what.replace(' ', '-')}", f"--output={folder}/out", "--time=5", "--mem=1000"]

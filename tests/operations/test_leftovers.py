@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from cityweave.leftovers import left_jobs
+from cityweave.operations.leftovers import left_jobs
 
 
 def test_only_jobs_of_the_workflow_in_this_folder_are_left_ones() -> None:

@@ -1,6 +1,6 @@
 """What runs have cost: sums of their run records, and the table of reference costs that a forecast starts from.
 
-The committed table is made anew from a run by: python -m cityweave.costs RUN HARDWARE > reference_costs.json
+The committed table is made anew from a run by: python -m cityweave.operations.costs RUN HARDWARE > reference_costs.json
 """
 
 from __future__ import annotations

@@ -38,8 +38,8 @@ def add_commands(commands: argparse._SubParsersAction) -> None:  # type: ignore[
 
 
 def _plan(arguments: argparse.Namespace) -> None:
-    from cityweave.costs import reference_table, table_of
-    from cityweave.forecast import forecast
+    from cityweave.operations.costs import reference_table, table_of
+    from cityweave.operations.forecast import forecast
     from cityweave.plan import load_config
     from cityweave.profiles import read_profile, read_values
 
@@ -51,18 +51,18 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 
 def _prune(arguments: argparse.Namespace) -> None:
-    from cityweave.upkeep import prune
+    from cityweave.operations.upkeep import prune
 
     prune(Run.open(arguments.run), really=arguments.yes)
 
 
 def _fetch(arguments: argparse.Namespace) -> None:
-    from cityweave.fetch import fetch
+    from cityweave.operations.fetch import fetch
 
     fetch(arguments.config, arguments.to)
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from cityweave.doctor import examine
+    from cityweave.operations.doctor import examine
 
     return examine(arguments.profile, gpu=arguments.gpu, submit=not arguments.no_job, timeout_s=arguments.timeout_s)
