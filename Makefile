@@ -22,11 +22,12 @@ border: demo  ## does a height model depend on where tiles are cut? A second run
 	$(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG) --config 'tiles={shift_m: half}' -- heights
 	$(BIN)/cityweave border --config $(CONFIG)
 
-test: setup  ## unit tests on all cores, then the ones that run the workflow
+test: setup  ## unit tests on all cores, then the ones that run the workflow, here and on a private SLURM cluster
 	$(PYTEST) -n $(CORES) -m "not workflow and not slurm"
 	$(PYTEST) -m "workflow"
+	$(PYTEST) -rs -m "slurm and not slow"
 
-test-slurm: setup  ## the mini city on a private SLURM cluster: spread, retry, a dead node, one tile again
+test-slurm: setup  ## of these, the SLURM ones alone: spread, retry, a dead node, one tile again
 	CITYWEAVE_NEEDS_SLURM=1 $(PYTEST) -m "slurm and not slow"
 
 test-cluster: setup  ## everything on a private SLURM cluster: both tiers, every fault, the demo city; about an hour
