@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import yaml
 
 from .conftest import ROOT, ClusterRun, need_slurm, products
-from .private import NODES, PrivateCluster, wait_for
+from .private import NODES, PrivateCluster, Submitted, wait_for
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 GPU_RULES = ("dsm", "fit", "texture")
@@ -78,13 +79,27 @@ def test_the_dead_node_cost_one_start(there: ClusterRun) -> None:
     assert len(again) == 1 and again[0].startswith("dsm")
 
 
+def accounts(run: ClusterRun) -> list[tuple[Submitted, dict[str, str]]]:
+    """What sacct says of every job that was submitted."""
+    names = ("JobID", "State", "AllocTRES", "ElapsedRaw")
+    lines = run.cluster.call("sacct", "-X", "-n", "-P", "-o", ",".join(names)).stdout.splitlines()
+    rows = {line.split("|")[0]: dict(zip(names, line.split("|"), strict=True)) for line in lines}
+    return [(each, rows[each.job_id]) for each in run.cluster.submitted()]
+
+
 def test_accounting_saw_every_job_end_well(there: ClusterRun) -> None:
-    lines = there.cluster.call("sacct", "-X", "-n", "-P", "-o", "JobID,State,AllocTRES").stdout.splitlines()
-    rows = {line.split("|")[0]: line.split("|")[1:] for line in lines}
-    for each in there.cluster.submitted():
-        state, resources = rows[each.job_id]
-        assert state == "COMPLETED", each.rule
-        assert ("gres/gpu=1" in resources) == (each.rule.split("_E")[0] in GPU_RULES)
+    for each, row in accounts(there):
+        assert row["State"] == "COMPLETED", each.rule
+        assert ("gres/gpu=1" in row["AllocTRES"]) == (each.rule.split("_E")[0] in GPU_RULES)
+
+
+def test_packing_keeps_start_up_below_a_third(there: ClusterRun) -> None:
+    """Of the time that jobs held their nodes, as SLURM counts it; even for these few and short jobs."""
+    held_s = sum(int(row["ElapsedRaw"]) for _, row in accounts(there))
+    records = [json.loads(file.read_text()) for file in there.city.rglob("*.run.json")]
+    work_s = sum(record["work_s"] for record in records)
+    print(f"jobs held nodes for {held_s} s, worked {work_s:.0f} s: overhead_share {1 - work_s / held_s:.3f}")
+    assert len(records) > 30 and 0 <= 1 - work_s / held_s <= 0.3
 
 
 def test_an_efficiency_report_is_written(there: ClusterRun) -> None:
