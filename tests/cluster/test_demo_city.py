@@ -107,3 +107,14 @@ def test_an_efficiency_report_is_written(there: ClusterRun) -> None:
     assert reports
     for file in ROOT.glob("efficiency_report_*.csv"):
         file.unlink()
+
+
+def test_one_tile_without_its_merges_is_the_jobs_that_the_docs_promise(there: ClusterRun) -> None:
+    """docs/cluster.md: 6 jobs. Last in this file: it counts jobs anew."""
+    before = products(there.city)
+    tile = sorted((there.city / "tiles").iterdir())[0].relative_to(there.folder)
+    there.cluster.forget()
+    alone = ("--workflow-profile", "profiles/unpacked", "--slurm-status-command", "sacct")
+    there.succeed(*alone, "--forcerun", f"{tile}/dsm.json", "--", f"{tile}/mesh.json")
+    assert sorted(each.rule for each in there.cluster.submitted()) == ["dsm", *["fit_division"] * 4, "mesh"]
+    assert products(there.city) == before
