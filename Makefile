@@ -7,8 +7,8 @@ CONFIG ?= config/config.yaml
 comma := ,
 PYTEST := $(BIN)/python -m pytest
 SLURM := $(shell PATH=$$PATH:/usr/sbin:/usr/local/sbin command -v slurmctld 2>/dev/null)
-# Beside what a laptop needs: hpc (SLURM, submitit, dask), mesh, pipelines, gpu; a comma between them.
-EXTRAS ?= $(if $(SLURM),hpc)
+# models (torch), hpc (SLURM, submitit, dask), mesh, pipelines, gpu; a comma between them. EXTRAS= for none.
+EXTRAS ?= models$(if $(SLURM),$(comma)hpc)
 INSTALLED := $(VENV)/.installed$(if $(EXTRAS),-$(EXTRAS))
 WHEELS := $(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null)
 

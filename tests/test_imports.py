@@ -20,6 +20,7 @@ LEVELS = [
     {"aoi", "io", "status"},
     {"render"},
     {"synth", "survey", "ingest", "dsm", "geometry", "texture", "merge", "evaluate", "report"},
+    {"train"},
     {"operations"},
     {"cli", "__main__"},
 ]

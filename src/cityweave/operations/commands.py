@@ -1,4 +1,4 @@
-"""The commands for whoever runs a city on a cluster: plan, fetch, doctor, prune. Parse and call, no more."""
+"""The commands for whoever runs a city on a cluster: plan, fetch, doctor, prune, train. Parse and call, no more."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from cityweave.manifest import Run
+from cityweave.train.commands import add_train
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
@@ -35,6 +36,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:  # type: ignore[
     doctor.add_argument("--no-job", action="store_true", help="submit nothing")
     doctor.add_argument("--timeout-s", type=float, default=180.0, help="how long to wait for a trial job")
     doctor.set_defaults(call=_doctor)
+    add_train(commands)
 
 
 def _plan(arguments: argparse.Namespace) -> None:

@@ -1,0 +1,72 @@
+"""What a set of training data is made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, model_validator
+
+from cityweave.config import Section
+
+Range = tuple[float, float]
+
+
+class SyntheticCities(Section):
+    """Cities of the procedural generator, each drawn from its seed; ranges are drawn from evenly."""
+
+    first_seed: int = Field(ge=0, description="the cities are those of this seed and the ones after it")
+    count: int = Field(ge=1, description="how many")
+    side_m: int = Field(384, ge=64, le=4096, multiple_of=2, description="side of a city's square")
+    sun_azimuth_deg: Range = Field((100.0, 260.0), description="from")
+    sun_elevation_deg: Range = Field((30.0, 70.0), description="above the horizon")
+    off_nadir_deg: Range = Field((0.0, 12.0), description="how far roofs lean; 0 is a true orthophoto")
+    gain: Range = Field((0.85, 1.15), description="brightness of the picture")
+    relief_m: Range = Field((4.0, 40.0), description="about how far hills rise")
+    max_height_m: Range = Field((25.0, 120.0), description="tallest building that may be built")
+    weight: float = Field(1.0, ge=0, description="how often they are drawn, relative to their ground")
+
+    @property
+    def seeds(self) -> range:
+        return range(self.first_seed, self.first_seed + self.count)
+
+
+class RunCities(Section):
+    """The AOI stores of a run: an orthophoto, reference heights and terrain of each of its tiles."""
+
+    run: Path = Field(description="such as results/mycity; its ingest is done")
+    ortho: str | None = Field(None, description="name of the orthophoto; needed where there are several")
+    weight: float = Field(1.0, ge=0, description="how often it is drawn, relative to its ground")
+
+
+class Cities(Section):
+    synthetic: tuple[SyntheticCities, ...] = ()
+    runs: tuple[RunCities, ...] = ()
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Cities:
+        if not self.synthetic and not self.runs:
+            raise ValueError("no city; accepted: `synthetic` cities, `runs`, or both")
+        return self
+
+
+class DataSettings(Section):
+    """Training and validation cities, made once into a folder by `cityweave train data`."""
+
+    folder: Path = Field(description="where the data are made, once")
+    gsd_m: float = Field(0.5, gt=0, description="cell of pictures and heights")
+    train: Cities
+    validation: Cities = Field(description="cities that training never sees")
+
+    @model_validator(mode="after")
+    def _apart(self) -> DataSettings:
+        ours, theirs = _seeds(self.train), _seeds(self.validation)
+        if shared := sorted(ours & theirs):
+            raise ValueError(f"seeds {shared[:5]} are in train and in validation; accepted: seeds of their own")
+        runs = {c.run for c in self.train.runs} & {c.run for c in self.validation.runs}
+        if runs:
+            raise ValueError(f"{', '.join(map(str, sorted(runs)))} is in train and in validation")
+        return self
+
+
+def _seeds(cities: Cities) -> set[int]:
+    return {seed for group in cities.synthetic for seed in group.seeds}
