@@ -47,9 +47,7 @@ def save_checkpoint(
     remove(aside)
     aside.mkdir(parents=True)
     save_tensors(aside / TENSORS, tensors, {"step": step})
-    write_json(
-        aside / STATE, {**numbers, "step": step, "config_hash": identity, "sha256": _sha256(aside / TENSORS)}
-    )
+    write_json(aside / STATE, {**numbers, "step": step, "config_hash": identity, "sha256": _sha256(aside / TENSORS)})
     if final.exists():  # the same step reached again: the same bytes
         remove(final)
     aside.rename(final)

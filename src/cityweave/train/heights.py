@@ -29,7 +29,7 @@ class HeightModel(Section):
 class HeightLoss(Section):
     """Weights of the parts."""
 
-    metres: float = Field(0.2, ge=0, description="mean difference in metres")
+    metres: float = Field(1.0, ge=0, description="mean difference in metres")
     log: float = Field(1.0, ge=0, description="mean difference of log(1 + height), in which low things count, too")
 
 

@@ -12,7 +12,6 @@ import math
 import os
 import platform
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -111,21 +110,14 @@ class Loop:
         log.write(event="start", step=state.step, **_whereabouts())
         before = state.seconds
         started = time.perf_counter()
-        sums: dict[str, float] = {}
+        recent: list[dict[str, float]] = []
         while state.step < self.settings.steps and not self._patience_is_over(state):
             parts, norm = self._step(state)
-            sums = {name: sums.get(name, 0.0) + value for name, value in parts.items()}
-            sums["updates"] = sums.get("updates", 0.0) + 1
+            recent.append(parts)
             state.seconds = before + time.perf_counter() - started
             if state.step % self.settings.log_every == 0 or state.step == self.settings.steps:
-                count = sums.pop("updates")
-                means = {name: _figure(value / count) for name, value in sums.items()}
-                rate, total = state.learning_rate(state.step - 1), _figure(sum(means.values()))
-                log.write(
-                    step=state.step, loss=total, parts=means, learning_rate=_figure(rate), gradient=_figure(norm),
-                    seconds=round(state.seconds, 2),
-                )  # fmt: skip
-                sums = {}
+                log.progress(state, recent, norm)
+                recent = []
             self._validate(state, log)
             self._save(state, log)
         if not state.best:  # a checkpoint of the last step always holds one
@@ -218,6 +210,18 @@ class Log:
         aside.replace(path)
         return Log(path, 1 + sum('"event": "start"' in line for line in kept))
 
+    def progress(self, state: TrainState, recent: list[dict[str, float]], norm: float) -> None:
+        """Means over the updates since the last such line, or since the start of this process."""
+        parts = {name: math.fsum(each[name] for each in recent) / len(recent) for name in recent[0]}
+        self.write(
+            step=state.step,
+            loss=_figure(sum(parts.values())),
+            parts={name: _figure(value) for name, value in parts.items()},
+            learning_rate=_figure(state.learning_rate(state.step - 1)),
+            gradient=_figure(norm),
+            seconds=round(state.seconds, 2),
+        )
+
     def write(self, **values: Any) -> None:
         with self.path.open("a") as file:
             file.write(json.dumps(values) + "\n")
@@ -227,7 +231,8 @@ def fix_arithmetic(threads: int, device: str) -> None:
     """The same sums in the same order. On a GPU some operations have no such form: there it is a wish."""
     torch.set_num_threads(threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=device.startswith("cuda"))
+    # The same as torch.use_deterministic_algorithms, which first loads a compiler for four seconds.
+    torch.set_deterministic_debug_mode("warn" if device.startswith("cuda") else "error")
 
 
 def _figure(value: float) -> float | None:
@@ -244,5 +249,3 @@ def _whereabouts() -> dict[str, str]:
         "job": job if task is None else f"{job}_{task}",
         "restarts": os.environ.get("SLURM_RESTART_COUNT", "0"),
     }
-
-

@@ -1,13 +1,14 @@
 """The folder that a recipe is made into, once: whole arrays of each city, read through the page cache.
 
-    data.json              recipe, cities of each split, checksums
-    {split}/{city}/        rgb.npy (3, y, x), height_m.npy (y, x), valid.npy (y, x), pack.json
+data.json              recipe, cities of each split, checksums
+{split}/{city}/        rgb.npy (3, y, x), height_m.npy (y, x), valid.npy (y, x), pack.json
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,14 +75,18 @@ def _weight(settings: DataSettings, split: str, group: list[Any]) -> float:
 
 def make_data(settings: DataSettings) -> Path:
     """Make what isn't there yet; a folder with another recipe is refused."""
+    if (settings.folder / INDEX).is_file():
+        _check_recipe(settings.folder, settings)
+    return write_packs(settings, {split: sources(settings, split) for split in SPLITS})
+
+
+def write_packs(settings: DataSettings, cities: Mapping[str, Iterable[Source]]) -> Path:
     folder = settings.folder
     index = folder / INDEX
-    if index.is_file():
-        _check_recipe(folder, settings)
     cards: dict[str, list[dict[str, Any]]] = {}
     for split in SPLITS:
         (folder / split).mkdir(parents=True, exist_ok=True)
-        cards[split] = [card for source in sources(settings, split) if (card := _make(folder / split, source))]
+        cards[split] = [card for source in cities[split] if (card := _make(folder / split, source))]
         if not cards[split]:
             raise DataError(f"data.{split}: no city has both a picture and heights")
         known = {card["name"] for card in cards[split]}
@@ -96,7 +101,11 @@ def _make(folder: Path, source: Source) -> dict[str, Any] | None:
     final = folder / source.name
     if final.is_dir():
         card: dict[str, Any] = json.loads((final / CARD).read_text())
-        if card["recipe"] == source.recipe and card["group"] == list(source.group) and not _damage(final, card, thorough=True):
+        if (
+            card["recipe"] == source.recipe
+            and card["group"] == list(source.group)
+            and not _damage(final, card, thorough=True)
+        ):
             return card
         remove(final)
     city = source.make()
@@ -171,8 +180,7 @@ def open_data(settings: DataSettings, *, thorough: bool = False) -> TrainingData
             if wrong := _damage(place, card, thorough):
                 raise DataError(f"{wrong}; make it again: remove {place}, then cityweave train data")
         packs[split] = [
-            _open(folder / split / card["name"], card, _weight(settings, split, card["group"]))
-            for card in index[split]
+            _open(folder / split / card["name"], card, _weight(settings, split, card["group"])) for card in index[split]
         ]
     return TrainingData(digest_of(index), settings.gsd_m, packs["train"], packs["validation"])
 

@@ -19,7 +19,9 @@ def gather(folder: Path) -> str:
     """Write results.csv and results.md; returns the latter."""
     runs = sorted(path.parent for path in folder.glob(f"run-*/{CONFIG}"))
     if not runs:
-        raise DataError(f"{folder} holds no runs; accepted: a folder that cityweave train made, such as training/heights")
+        raise DataError(
+            f"{folder} holds no runs; accepted: a folder that cityweave train made, such as training/heights"
+        )
     rows = [_row(run) for run in runs]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()

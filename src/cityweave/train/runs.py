@@ -1,14 +1,14 @@
 """Folders of a training, and the work of one run.
 
-    training/{name}/
-      config.json                what was asked for; a rerun with anything else is refused
-      jobs.json                  run -> job, for --executor slurm
-      submitit/                  logs of jobs, and submitit's own files
-      results.csv, results.md    gathered from the runs
-      run-00-1a2b3c4d/
-        config.json, log.jsonl, checkpoints/, weights.safetensors
-        result.json              last: the run is finished
-        failed.txt               why the last attempt failed, until the next begins
+training/{name}/
+  config.json                what was asked for; a rerun with anything else is refused
+  jobs.json                  run -> job, for --executor slurm
+  submitit/                  logs of jobs, and submitit's own files
+  results.csv, results.md    gathered from the runs
+  run-00-1a2b3c4d/
+    config.json, log.jsonl, checkpoints/, weights.safetensors
+    result.json              last: the run is finished
+    failed.txt               why the last attempt failed, until the next begins
 """
 
 from __future__ import annotations
@@ -128,13 +128,18 @@ def _train(folder: Path, device: str, requests: Requests) -> None:
     if task.data.digest != config["data_sha256"]:
         raise DataError(f"{folder}: the training data were made anew since it was planned; accepted: another name")
     loop = Loop(
-        task, settings.loop, settings.checkpoints, folder, config["hash"], settings.seed, _torch_device(device), requests
+        task,
+        settings.loop,
+        settings.checkpoints,
+        folder,
+        config["hash"],
+        settings.seed,
+        _torch_device(device),
+        requests,
     )
     outcome = loop.run()
     figures = {name: round(value, 4) for name, value in outcome.figures.items()}
-    baselines = {
-        name: {key: round(value, 4) for key, value in each.items()} for name, each in task.baselines().items()
-    }
+    baselines = {name: {key: round(value, 4) for key, value in each.items()} for name, each in task.baselines().items()}
     card = task.card() | {"parameters": outcome.parameters, "config_hash": config["hash"], "figures": figures}
     save_tensors(folder / WEIGHTS, outcome.weights, card)
     weights = folder / WEIGHTS

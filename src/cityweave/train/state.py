@@ -10,10 +10,9 @@ from typing import Any
 import torch
 
 from cityweave.errors import DataError
+from cityweave.train.adamw import AdamW
 from cityweave.train.checkpoint import Checkpoint
 from cityweave.train.settings import LoopSettings
-
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class TrainState:
@@ -28,10 +27,7 @@ class TrainState:
         self.without_better = 0
         self.seconds = 0.0
         self._settings = settings
-        decayed = [p for p in self.model.parameters() if p.ndim > 1]
-        plain = [p for p in self.model.parameters() if p.ndim <= 1]  # biases and the scales of norms
-        groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-        self.optimiser = torch.optim.AdamW(groups, lr=settings.learning_rate)
+        self._adamw = AdamW(dict(self.model.named_parameters()), settings.weight_decay)
 
     def learning_rate(self, step: int) -> float:
         """Of the update that makes step + 1: up in a line, down as a cosine."""
@@ -44,10 +40,7 @@ class TrainState:
     def update(self) -> float:
         """One step along the gradients that have been summed; returns their length."""
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._settings.clip_norm)
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.learning_rate(self.step)
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+        self._adamw.update(self.learning_rate(self.step), self.step + 1)
         self._move_average()
         self.step += 1
         return float(norm)
@@ -75,11 +68,7 @@ class TrainState:
         named = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
         named |= {f"average/{name}": tensor for name, tensor in self.average.state_dict().items()}
         named |= {f"best/{name}": tensor for name, tensor in self.best.items()}
-        for name, parameter in self.model.named_parameters():
-            for moment in _MOMENTS:
-                if parameter in self.optimiser.state:
-                    named[f"{moment}/{name}"] = self.optimiser.state[parameter][moment]
-        return named
+        return named | self._adamw.tensors()
 
     def numbers(self) -> dict[str, Any]:
         return {
@@ -99,11 +88,8 @@ class TrainState:
         try:
             self.model.load_state_dict(parts["model"])
             self.average.load_state_dict(parts["average"])
+            self._adamw.restore(checkpoint.tensors)
             self.step = int(numbers["step"])
-            for name, parameter in self.model.named_parameters():
-                if self.step:
-                    moments = {moment: parts[moment][name].to(parameter.device) for moment in _MOMENTS}
-                    self.optimiser.state[parameter] = {"step": torch.tensor(float(self.step)), **moments}
         except (KeyError, RuntimeError) as error:
             raise DataError(f"the checkpoint of step {numbers.get('step')} doesn't fit the network: {error}") from None
         device = next(self.model.parameters()).device

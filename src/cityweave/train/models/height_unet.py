@@ -9,6 +9,7 @@ from torch import nn
 
 MAX_LOG_HEIGHT = math.log1p(600.0)
 DEPTHS = (1, 2, 3, 4)  # channels of the levels, in widths
+GAIN = 10.0  # of the last layer: logarithms reach to 6, weights grow slowly
 
 
 class _Block(nn.Sequential):
@@ -36,9 +37,7 @@ class HeightUNet(nn.Module):
         self.start = math.log1p(start_m)
         sizes = [width * depth for depth in DEPTHS]
         self.stem = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, sizes[0], 3, padding=1))
-        self.down = nn.ModuleList(
-            _Block(sizes[max(0, level - 1)], size, 2) for level, size in enumerate(sizes)
-        )
+        self.down = nn.ModuleList(_Block(sizes[max(0, level - 1)], size, 2) for level, size in enumerate(sizes))
         self.up = nn.ModuleList(
             _Block(sizes[level + 1] + sizes[level], sizes[level], 1) for level in reversed(range(len(sizes) - 1))
         )
@@ -57,5 +56,5 @@ class HeightUNet(nn.Module):
             kept.append(x)
         for block, skip in zip(self.up, reversed(kept[:-1]), strict=True):
             x = block(torch.cat([self.grow(x), skip], dim=1))
-        log_height = self.full(self.head(x)).squeeze(1).float() + self.start
+        log_height = GAIN * self.full(self.head(x)).squeeze(1).float() + self.start
         return torch.expm1(log_height.clamp(-1.0, MAX_LOG_HEIGHT))
