@@ -97,7 +97,7 @@ SBATCH = """\
 export SLURM_CONF={folder}/slurm.conf
 answer=$({real} "$@") || exit
 echo "$answer"
-printf '%s\\0' "$@" > {folder}/submitted/$answer
+printf '%s\\0' "$@" > {folder}/submitted/${{answer##* }}  # with --parsable it is the id alone
 """
 # What a job was given: the job step of the executor starts the work with srun.
 SRUN = """\

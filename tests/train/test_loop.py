@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.optim.adamw import adamw as adamw_of_torch
 
 from cityweave.errors import ConfigError, DataError
 from cityweave.train.adamw import AdamW
@@ -143,7 +144,7 @@ def test_adamw_is_torchs() -> None:
     for step in range(1, 6):
         ours(torch.randn(4, 5, dtype=torch.float64)).square().sum().backward()
         for name, parameter in named.items():
-            torch.optim.adamw.adamw(
+            adamw_of_torch(
                 [theirs[name]], [parameter.grad], [first[name]], [second[name]], [], [counts[name]],
                 foreach=False, amsgrad=False, beta1=0.9, beta2=0.999, lr=0.1 / step,
                 weight_decay=0.1 if parameter.ndim > 1 else 0.0, eps=1e-8, maximize=False,

@@ -57,7 +57,7 @@ def aerial_city(seed: int, side_m: float, gsd_m: float, look: AerialLook) -> Aer
     grid = CellGrid.covering(shown, gsd_m)
     screen = _leaning_plan(scene, grid, look) * look.supersample
     radiance = views.from_above(shaded, light, screen, grid.cols, grid.rows, look.supersample, look.blur_px)
-    seen = np.isfinite(radiance).all(axis=-1)
+    seen: NDArray[np.bool_] = np.isfinite(radiance[..., 0])
     dn = sensor.digitise(radiance, look.gain, 0.0, look.noise_dn, generator(seed, CODE_AERIAL))
     grey = np.clip(np.rint(dn / sensor.DN_PER_GREY), 0, 255).astype(np.uint8)
     heights = true_heights(scene, grid)

@@ -48,7 +48,7 @@ def sources(settings: DataSettings, split: str) -> Iterator[Source]:
 
 def _synthetic(group: SyntheticCities, number: int, seed: int, gsd_m: float) -> Source:
     rng = np.random.default_rng([seed, CODE_CITY])
-    look = {
+    look: dict[str, Any] = {
         name: round(float(rng.uniform(*getattr(group, name))), 3)
         for name in ("sun_azimuth_deg", "sun_elevation_deg", "off_nadir_deg", "gain", "relief_m", "max_height_m")
     }

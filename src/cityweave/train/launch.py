@@ -145,7 +145,8 @@ def run_local(training: Training, runs: Sequence[PlannedRun], device: str) -> No
         gpus_per_node=settings.slurm.gpus,
         local_setup=list(settings.slurm.setup) or None,
     )
-    waiting, working = list(runs), []
+    waiting = list(runs)
+    working: list[Any] = []
     try:
         while waiting or working:
             working = [job for job in working if not job.done()]
