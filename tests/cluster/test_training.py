@@ -155,7 +155,7 @@ def test_a_sweep_as_one_array_with_a_preemption(site: Site) -> None:
 
 def test_over_its_time_limit(site: Site) -> None:
     """A minute is too little: submitit gets its signal, the run saves, is requeued, and goes on where it was."""
-    more = ("--set", "name=limit", "--set", "loop.steps=6000", "--set", "checkpoints.every=100000")
+    more = ("--set", "name=limit", "--set", "loop.steps=2500", "--set", "checkpoints.every=100000")
     limit = ("--set", "slurm.time_min=1", "--set", "slurm.signal_delay_s=5")
     site.call("heights", *more, *limit, "--executor", "slurm", "--wait")
     (run,) = site.runs("limit")
@@ -163,7 +163,6 @@ def test_over_its_time_limit(site: Site) -> None:
     saved = [line["step"] for line in log_of(run) if line.get("event") == "saved on a signal"]
     assert len(begun) >= 2 and begun[0] == 0
     assert begun[1:] == saved, "each start goes on from the very step that was saved on the signal"
-    assert all(step % 100 for step in saved) or len(set(saved)) == len(saved)
     site.call("heights", *more, "--to", "here")
     (alone,) = site.runs("limit", "here")
     assert same_weights(run, alone)

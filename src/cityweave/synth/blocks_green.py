@@ -59,8 +59,9 @@ def _house(b: Builder, layout: Layout, plot: Quad, rng: np.random.Generator) -> 
         b.label(inset(pool, -0.8), Label.PAVING)
         b.label(pool, Label.WATER)
     else:
+        behind = min((front + d + 3) / depth, 0.92)  # a plot may end right behind its house
         for _ in range(int(rng.integers(2, 6))):
-            plant(b, layout, rng, at(plot, rng.uniform(0.12, 0.88), rng.uniform((front + d + 3) / depth, 0.92)), True)
+            plant(b, layout, rng, at(plot, rng.uniform(0.12, 0.88), rng.uniform(behind, 0.92)), True)
 
 
 def rows(b: Builder, layout: Layout, lot: Quad, rng: np.random.Generator, max_height_m: float) -> None:
