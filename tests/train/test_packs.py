@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from cityweave.aoi import INVALID, Aoi, AoiWriter, compound_crs_wkt
-from cityweave.errors import ConfigError, DataError
+from cityweave.errors import ConfigError, DataError, Quarantine
 from cityweave.grid import Box, CellGrid, Tile
+from cityweave.manifest import Products, Run, run_job
+from cityweave.plan import city_tiles, load_config
 from cityweave.train.cities import area_mean, city_of_aoi, picture, sources
 from cityweave.train.data import Change, Sampler, lattice
 from cityweave.train.packs import make_data, open_data
@@ -129,6 +131,44 @@ def test_city_of_an_aoi(tmp_path: Path) -> None:
     assert (city.height_m[1:-1, :40] == 0).all() and (city.height_m[1:-1, 40:] == 12).all()
     assert not city.valid[0, 0] and not city.valid[-1, -1]
     assert city.valid.sum() == 80 * 80 - 2
+
+
+def test_tiles_of_a_run(tmp_path: Path, city_values: dict[str, Any]) -> None:
+    """Through manifests and checksums, as a run leaves them; a quarantined tile is no city."""
+    run = Run(tmp_path / "results/test", load_config(city_values))
+    write_json_at(run.folder / "config.json", run.config.model_dump(mode="json"))
+    tiles = city_tiles(run.config)[:3]
+    rng = np.random.default_rng(0)
+
+    def work(products: Products) -> None:
+        with products.path("aoi", ".zarr") as path:
+            flat = np.zeros((80, 80), np.float32)
+            rgb = rng.integers(0, 255, (3, 160, 160)).astype(np.uint8)
+            aoi_with(path, rgb, 0.25, terrain=flat, reference=flat + 5)
+
+    def nothing(products: Products) -> None:
+        raise Quarantine("no view")
+
+    for tile, each in zip(tiles, (work, work, nothing), strict=True):
+        run_job(run, "ingest", each, tile=tile)
+    values = {"folder": tmp_path / "data", **SMALL, "train": {"runs": [{"run": run.folder, "weight": 2.0}]}}
+    settings = DataSettings.model_validate(values)
+    make_data(settings)
+    data = open_data(settings, thorough=True)
+    assert [pack.name for pack in data.train] == [f"test-{tile.name}" for tile in sorted(tiles[:2], key=name_of)]
+    assert data.mean_height_m == 5.0 and data.train[0].weight == 2.0
+    with pytest.raises(ConfigError, match="has the orthophotos photo; accepted: `ortho` names one"):
+        values["train"] = {"runs": [{"run": run.folder, "ortho": "other"}]}
+        list(sources(DataSettings.model_validate(values), "train"))
+
+
+def name_of(tile: Tile) -> str:
+    return tile.name
+
+
+def write_json_at(path: Path, values: Any) -> None:
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(values))
 
 
 def test_sixteen_bit_grey(tmp_path: Path) -> None:

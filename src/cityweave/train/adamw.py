@@ -17,19 +17,20 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class AdamW:
-    """Matrices and kernels decay; biases and the scales of norms don't."""
+    """Matrices and kernels decay; biases and the scales of norms don't. Frozen parameters are left alone."""
 
     def __init__(self, parameters: Mapping[str, torch.nn.Parameter], weight_decay: float) -> None:
-        self._names = list(parameters)
-        self._parameters = list(parameters.values())
+        trained = {name: p for name, p in parameters.items() if p.requires_grad}
+        self._names = list(trained)
+        self._parameters = list(trained.values())
         self._decays = [weight_decay if p.ndim > 1 else 0.0 for p in self._parameters]
         self._first = [torch.zeros_like(p) for p in self._parameters]
         self._second = [torch.zeros_like(p) for p in self._parameters]
 
     @torch.no_grad()
     def update(self, rate: float, step: int) -> None:
-        """Update number `step`, from 1 on, along the gradients, which are then dropped. All must be there."""
-        gradients = [p.grad for p in self._parameters]
+        """Update number `step`, from 1 on, along the gradients, which are then dropped. None counts as zero."""
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
         beta1, beta2 = BETAS
         torch._foreach_mul_(self._parameters, [1 - rate * decay for decay in self._decays])
         torch._foreach_lerp_(self._first, gradients, 1 - beta1)

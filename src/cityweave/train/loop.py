@@ -21,6 +21,7 @@ import torch
 
 from cityweave.errors import CityweaveError
 from cityweave.train.checkpoint import latest_checkpoint, save_checkpoint
+from cityweave.train.packs import TrainingData
 from cityweave.train.settings import CheckpointSettings, LoopSettings
 from cityweave.train.state import TrainState
 
@@ -35,6 +36,7 @@ class Task(Protocol):
     """What a model brings along."""
 
     watch: str  # the validation figure that decides which weights are best; the lower the better
+    data: TrainingData
 
     def model(self) -> torch.nn.Module:
         """A new network; torch's random numbers are seeded when this is called."""
@@ -47,6 +49,12 @@ class Task(Protocol):
 
     def validate(self, model: torch.nn.Module, device: str) -> dict[str, float]:
         """Figures on what training never sees."""
+
+    def baselines(self) -> dict[str, dict[str, float]]:
+        """The same figures for answers that need no model."""
+
+    def card(self) -> dict[str, Any]:
+        """What it takes to build the network again and to use it; kept in the weights' file."""
 
 
 class TrainingDiverged(CityweaveError):  # noqa: N818 - says what happened

@@ -30,8 +30,7 @@ def gather(folder: Path) -> str:
     writer.writerows(rows)
     _write(folder / "results.csv", text.getvalue())
     baselines = _baselines(runs)
-    shown = [column for column in columns if "." not in column or not column.startswith(tuple(_BASELINES))]
-    parts = [f"# {folder.name}\n", _markdown(shown, rows)]
+    parts = [f"# {folder.name}\n", _markdown(columns, rows)]
     if seeds := _over_seeds(runs):
         parts += ["\nOver seeds: mean (lowest to highest).\n", seeds]
     if baselines:
@@ -39,9 +38,6 @@ def gather(folder: Path) -> str:
     document = "\n".join(parts) + "\n"
     _write(folder / "results.md", document)
     return document
-
-
-_BASELINES = ("flat_ground", "mean_height")
 
 
 def _write(path: Path, text: str) -> None:
@@ -54,10 +50,16 @@ def _row(run: Path) -> dict[str, Any]:
     config = read_run(run)
     row: dict[str, Any] = {"run": run.name, "state": _state(run, config), **config["changes"]}
     if result := _result(run):
-        row |= result["figures"]
+        row |= _figures(result)
         row |= {name: result[name] for name in ("best_step", "steps", "stopped", "parameters")}
         row |= {"minutes": round(result["cost"]["seconds"] / 60, 2), "starts": result["cost"]["starts"]}
     return row
+
+
+def _figures(result: dict[str, Any]) -> dict[str, float]:
+    """The one that decides comes first."""
+    figures: dict[str, float] = result["figures"]
+    return {result["watch"]: figures[result["watch"]], **figures}
 
 
 def _result(run: Path) -> dict[str, Any] | None:
@@ -83,7 +85,10 @@ def _state(run: Path, config: dict[str, Any]) -> str:
 def _baselines(runs: list[Path]) -> list[dict[str, Any]]:
     for run in runs:
         if result := _result(run):
-            return [{"baseline": name, **figures} for name, figures in result.get("baselines", {}).items()]
+            return [
+                {"baseline": name, **_figures(result | {"figures": figures})}
+                for name, figures in result["baselines"].items()
+            ]
     return []
 
 
@@ -99,7 +104,7 @@ def _over_seeds(runs: list[Path]) -> str:
     rows = []
     for changes_text, group in groups.items():
         row: dict[str, Any] = {**json.loads(changes_text), "seeds": len(group)}
-        for name in group[0]["figures"]:
+        for name in _figures(group[0]):
             values = [result["figures"][name] for result in group]
             row[name] = f"{statistics.fmean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
         rows.append(row)

@@ -149,6 +149,7 @@ def _train(folder: Path, device: str, requests: Requests) -> None:
             "task": config["task"],
             "changes": config["changes"],
             "config_hash": config["hash"],
+            "watch": task.watch,
             "figures": figures,
             "baselines": baselines,
             "steps": outcome.steps,

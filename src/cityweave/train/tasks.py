@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cityweave.errors import ConfigError, MissingCapability
 from cityweave.train.settings import TrainSettings, validated
+
+if TYPE_CHECKING:
+    from cityweave.train.loop import Task
 
 TASKS: dict[str, tuple[str, str, str]] = {
     "heights": ("cityweave.train.heights", "HeightSettings", "HeightTask"),
@@ -31,5 +34,6 @@ def settings_of(name: str, values: Mapping[str, Any], where: str) -> TrainSettin
     return validated(model, values, where)
 
 
-def task_of(name: str, settings: TrainSettings) -> Any:
-    return getattr(_module(name), TASKS[name][2])(settings)
+def task_of(name: str, settings: TrainSettings) -> Task:
+    task: Task = getattr(_module(name), TASKS[name][2])(settings)
+    return task
