@@ -154,12 +154,27 @@ def test_a_sweep_as_one_array_with_a_preemption(site: Site) -> None:
     assert len(others) >= 4, "at most the two runs of that node were hit"
 
 
+def workers(cluster: PrivateCluster) -> list[int]:
+    """The processes that train."""
+    found = []
+    for process in cluster.own_processes():
+        command = Path(f"/proc/{process.pid}/cmdline").read_bytes().split(b"\0")
+        if b"submitit.core._submit" in command and not command[0].endswith(b"srun"):
+            found.append(process.pid)
+    return found
+
+
 def test_over_its_time_limit(site: Site) -> None:
-    """A minute is too little: submitit gets its signal, the run saves, is requeued, and goes on where it was."""
-    more = ("--set", "name=limit", "--set", "loop.steps=2500", "--set", "checkpoints.every=100000")
+    """It hangs until its limit is near: submitit gets its signal, the run saves, is requeued, and goes on."""
+    more = ("--set", "name=limit", "--set", "checkpoints.every=100000")
     limit = ("--set", "slurm.time_min=1", "--set", "slurm.signal_delay_s=5")
-    site.call("heights", *more, *limit, "--executor", "slurm", "--wait")
+    waiting = site.start("heights", *more, *limit, "--executor", "slurm", "--wait")
+    wait_for(lambda: bool(site.runs("limit")), "a folder", timeout_s=60)
     (run,) = site.runs("limit")
+    wait_for(lambda: in_the_middle(run), "the run in the middle of its work", timeout_s=120)
+    for pid in workers(site.cluster):
+        os.kill(pid, signal.SIGSTOP)  # SLURM wakes it when it sends the signal
+    site.finish(waiting)
     begun = [start["step"] for start in starts(run)]
     saved = [line["step"] for line in log_of(run) if line.get("event") == "saved on a signal"]
     assert len(begun) >= 2 and begun[0] == 0
@@ -176,10 +191,8 @@ def test_killed_and_submitted_again(site: Site) -> None:
     wait_for(lambda: bool(site.runs("killed")), "a folder", timeout_s=60)
     (run,) = site.runs("killed")
     wait_for(lambda: in_the_middle(run), "the run in the middle of its work", timeout_s=120)
-    for process in site.cluster.own_processes():
-        command = Path(f"/proc/{process.pid}/cmdline").read_bytes().split(b"\0")
-        if b"submitit.core._submit" in command and b"srun" not in command[0]:
-            os.kill(process.pid, signal.SIGKILL)
+    for pid in workers(site.cluster):
+        os.kill(pid, signal.SIGKILL)
     started = time.monotonic()
     text, _ = waiting.communicate(timeout=180)
     assert waiting.returncode == 1 and "has no result (it was ended from outside)" in text, text
