@@ -254,7 +254,7 @@ def _local(count: int) -> Iterator[Workers]:
             host="127.0.0.1",
             protocol="tls://",
             security=_security(),
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             silence_logs=logging.CRITICAL,
             local_directory=folder,
         )
