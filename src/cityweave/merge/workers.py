@@ -45,7 +45,7 @@ _TILES_WORTH_A_WORKER = 8  # on this machine; fewer are done before it has start
 _IN_FLIGHT = 2  # tasks per worker that are handed out at once: the next one is there when one ends
 _DEATHS_FORGIVEN = 2  # of workers, per task
 _LOOK_S = 20.0  # how often to look after workers while no task ends
-_LOOKS_WITHOUT_WORKERS = 4
+_LOST_FORGIVEN = 3  # jobs per worker, in a row, that end before any is here
 _VISIBLE_S = 90.0  # a shared file system may show a file of another node this late
 
 
@@ -230,6 +230,7 @@ def _dask_settings() -> Iterator[None]:
 
     settings = {
         "distributed.scheduler.allowed-failures": _DEATHS_FORGIVEN,
+        "distributed.scheduler.worker-saturation": 1.0,  # the one task that a worker has is the one that killed it
         "distributed.scheduler.http.routes": [],
         "distributed.worker.http.routes": [],
         "distributed.comm.timeouts.connect": "60s",
@@ -304,7 +305,7 @@ def _slurm(count: int, settings: MergeSlurmConfig, scratch: Path) -> Iterator[Wo
         _check_request(cluster.job_script())
         client = stack.enter_context(Client(cluster))
         cluster.scale(jobs=count)
-        caretaker = _Caretaker(cluster, client, count, scratch)
+        caretaker = _Caretaker(cluster, count, scratch)
         yield _DaskWorkers(client, count, caretaker.look)
 
 
@@ -320,32 +321,31 @@ def _check_request(script: str) -> None:
 class _Caretaker:
     """Asks for a new SLURM worker where one is gone, and gives up when none ever gets here."""
 
-    def __init__(self, cluster: SpecCluster, client: Client, count: int, scratch: Path) -> None:
-        self._cluster, self._client, self._count, self._scratch = cluster, client, count, scratch
-        self._looks_without = 0
+    def __init__(self, cluster: SpecCluster, count: int, scratch: Path) -> None:
+        self._cluster, self._count, self._scratch = cluster, count, scratch
+        self._lost_before_work = 0
 
     def look(self) -> None:
-        self._cluster.scale(self._count)  # those that dask knows to be lost are submitted again
-        if self._client.nthreads() or self._queued():
-            self._looks_without = 0
-            return
-        self._looks_without += 1
-        if self._looks_without >= _LOOKS_WITHOUT_WORKERS:
+        here = {worker["name"] for worker in self._cluster.scheduler_info["workers"].values()}
+        jobs = {name: getattr(job, "job_id", None) for name, job in list(self._cluster.workers.items())}
+        queued = _queued_jobs()
+        lost = [
+            name for name, job in jobs.items() if job and queued is not None and {name, job}.isdisjoint(here | queued)
+        ]
+        self._lost_before_work = 0 if here else self._lost_before_work + len(lost)
+        if self._lost_before_work > _LOST_FORGIVEN * self._count:
             raise MissingCapability(
                 f"the SLURM jobs that should merge end without reaching {self._cluster.scheduler_address}; what they "
                 f"say is in {self._scratch}; accepted: merge.slurm.interface naming a network between the nodes, "
                 "or merge.cluster: local"
             )
+        for name in lost:  # dask itself forgets only those that once were here
+            self._cluster.workers.pop(name, None)
+        self._cluster.scale(self._count)
 
-    def _queued(self) -> bool:
-        """Whether a worker still waits or starts. No answer counts as yes: the controller may be restarting."""
-        jobs = [str(job.job_id) for job in list(self._cluster.workers.values()) if getattr(job, "job_id", None)]
-        if not jobs:
-            return False
-        asked = subprocess.run(
-            ["squeue", "--noheader", "--format", "%i", "--jobs", ",".join(jobs)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return bool(asked.stdout.strip()) or (asked.returncode != 0 and "Invalid job id" not in asked.stderr)
+
+def _queued_jobs() -> set[str] | None:
+    """Jobs of this user that wait or run; None when Slurm doesn't answer, as while its controller restarts."""
+    command = ["squeue", "--me", "--noheader", "--format", "%i"]
+    asked = subprocess.run(command, capture_output=True, text=True, check=False)
+    return None if asked.returncode else set(asked.stdout.split())
