@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cityweave.config import Config, OrthoSource, RasterSource, SourcesConfig, Vertical, ViewSource
+from cityweave.config import Config, MergeConfig, OrthoSource, RasterSource, SourcesConfig, Vertical, ViewSource
 from cityweave.errors import ConfigError, DataError, MissingCapability
 from cityweave.fetched import fetched_grid
 from cityweave.grid import DIVISIONS, Box, CellGrid, Tile, rings_for, tiles_covering
@@ -32,6 +32,7 @@ STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
     "evaluate": ("city", "tiles", "seed", "evaluate"),
     "report": ("city", "report"),
 }
+TILES_WORTH_A_WORKER = 16
 _PER_TILE = ("ingest", "dsm", "geometry", "texture")
 # Keys of a section that say where its work is done: products come out the same, so a change reruns nothing.
 _PLACE_OF_WORK: dict[str, tuple[str, ...]] = {"merge": ("workers", "cluster", "slurm")}
@@ -236,6 +237,11 @@ def city_cells(config: Config) -> CellGrid:
     west, south = min(core.xmin for core in cores), min(core.ymin for core in cores)
     east, north = max(core.xmax for core in cores), max(core.ymax for core in cores)
     return CellGrid.covering(Box(west, south, east, north), config.dsm.gsd_m)
+
+
+def local_workers(merge: MergeConfig, tiles: int) -> int:
+    """Processes that a merge is worth on one machine: few tiles are done before a second one has started."""
+    return max(1, min(merge.workers, tiles // TILES_WORTH_A_WORKER))
 
 
 def dsm_box(config: Config, tile: Tile) -> Box:

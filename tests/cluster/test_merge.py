@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from cityweave.manifest import Manifest, Run, content_hash
 from cityweave.merge.workers import JOB_NAME
@@ -19,6 +20,7 @@ from cityweave.plan import city_tiles
 from cityweave.texture import job as texture_job
 from tests.texture import scene
 
+from .conftest import UNPACKED, ClusterRun, products
 from .private import NODES, PrivateCluster, wait_for
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
@@ -175,3 +177,23 @@ def test_workers_end_with_their_job(
     getattr(process, kill)()
     process.communicate(timeout=60)
     wait_until_gone(cluster, timeout_s=120)
+
+
+def test_the_workflow_merges_on_slurm_and_reruns_nothing_for_it(
+    cluster: PrivateCluster, mini_values: dict[str, Any], tmp_path: Path
+) -> None:
+    run = ClusterRun(cluster, tmp_path, mini_values)
+    run.succeed("--config", UNPACKED, local=True)
+    expected = products(run.city)
+    merge = {"workers": 2, "cluster": "slurm", "slurm": {"partition": "cpu", "memory_mb": 2000}}
+    (tmp_path / "city.yaml").write_text(yaml.safe_dump(mini_values | {"merge": merge}))
+    assert "Nothing to be done" in run.succeed("--config", UNPACKED, "--dry-run", local=True)
+    before = len(worker_jobs(cluster))
+    targets = [f"results/mini/city/{name.replace('-', '_')}.json" for name in MERGES]
+    run.succeed("--config", UNPACKED, "--forcerun", *targets, "--", *targets)
+    assert products(run.city) == expected
+    assert len(worker_jobs(cluster)) >= before + 4
+    wait_until_gone(cluster)
+    for name in MERGES:
+        record = json.loads((run.city / "city" / f"{name.replace('-', '_')}.run.json").read_text())
+        assert record["workers"]["beside"] is False

@@ -159,7 +159,7 @@ def test_one_process_imports_no_dask(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("workers", "cpus", "tiles", "count"), [(4, 1, 999, 1), (1, 8, 999, 1), (4, 8, 15, 1)])
+@pytest.mark.parametrize(("workers", "cpus", "tiles", "count"), [(4, 1, 999, 1), (1, 8, 999, 1), (4, 8, 31, 1)])
 def test_a_cluster_is_started_only_where_it_pays(tmp_path, workers, cpus, tiles, count):
     with open_workers(MergeConfig(workers=workers), cpus, tiles, tmp_path) as opened:
         assert opened.count == count

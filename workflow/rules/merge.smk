@@ -1,5 +1,5 @@
 # Workers on other nodes bring their own processors. Snakemake lowers it to its cores; no product depends on it.
-MERGE_THREADS = CONFIG.merge.workers if CONFIG.merge.cluster == "local" else 1
+MERGE_THREADS = local_workers(CONFIG.merge, len(TILES)) if CONFIG.merge.cluster == "local" else 1
 
 
 rule merge_heights:

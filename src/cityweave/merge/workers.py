@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from cityweave.config import MergeConfig, MergeSlurmConfig
 from cityweave.errors import CityweaveError, ConfigError, DataError, MissingCapability
 from cityweave.fetched import use_compiled_kernels
+from cityweave.plan import local_workers
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -41,7 +42,6 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 JOB_NAME = "cityweave_merge"
-_TILES_WORTH_A_WORKER = 8  # on this machine; fewer are done before it has started
 _IN_FLIGHT = 2  # tasks per worker that are handed out at once: the next one is there when one ends
 _DEATHS_FORGIVEN = 2  # of workers, per task
 _LOOK_S = 20.0  # how often to look after workers while no task ends
@@ -75,7 +75,7 @@ def open_workers(merge: MergeConfig, cpus: int, tiles: int, scratch: Path) -> It
         with _stoppable(), _slurm(merge.workers, merge.slurm, scratch) as workers:
             yield workers
         return
-    count = min(merge.workers, cpus, tiles // _TILES_WORTH_A_WORKER)
+    count = min(cpus, local_workers(merge, tiles))
     if count < 2:
         yield Workers()
         return
