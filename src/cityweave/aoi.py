@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,6 +27,7 @@ import numpy as np
 from cityweave.cameras import RPC
 from cityweave.errors import DataError
 from cityweave.grid import Box, CellGrid, Tile
+from cityweave.io import cf
 
 if TYPE_CHECKING:
     import zarr
@@ -38,7 +38,6 @@ VIEWS, ORTHO, MASK, TERRAIN, REFERENCE = "views", "ortho", "mask", "terrain", "r
 HEIGHT_LAYERS = (TERRAIN, REFERENCE)
 # Bits of a mask: nodata or NaN, at the sensor's limit, masked by the user.
 INVALID, SATURATED, EXCLUDED = 1, 2, 4
-CHUNK_PX = 512
 _LAYER_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -137,12 +136,7 @@ class AoiWriter:
             self.close()
 
     def close(self) -> None:
-        """Copy all metadata into the root's, without which plain xarray warns on opening a layer."""
-        import zarr
-
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
-            zarr.consolidate_metadata(self._root.store, zarr_format=3)
+        cf.consolidate(self._root)
 
     def add_view(
         self,
@@ -169,7 +163,7 @@ class AoiWriter:
                 **(attributes or {}),
             },
         )
-        _write(group, "data", image, ("band", "row", "col"), {})
+        cf.write_array(group, "data", image, ("band", "row", "col"), {})
         self._write_mask(name, image.shape[1:], mask, ("row", "col"), None)
 
     def add_ortho(
@@ -186,7 +180,7 @@ class AoiWriter:
         _check_shape(name, image.shape[1:], grid.shape)
         extra = {"nodata": _json_number(nodata), **(attributes or {})}
         group = self._group(ORTHO, name, {"grid": _grid_to_json(grid), **extra})
-        _write(group, "data", image, ("band", "y", "x"), _on_ground_attributes())
+        cf.write_array(group, "data", image, ("band", "y", "x"), cf.on_ground())
         self._write_ground(group, grid)
         self._write_mask(name, grid.shape, mask, ("y", "x"), grid)
 
@@ -199,8 +193,8 @@ class AoiWriter:
         _check_shape(layer, heights.shape, grid.shape)
         attrs = {"grid": _grid_to_json(grid), "vertical": self._vertical, **(attributes or {})}
         group = self._root.create_group(layer, attributes=attrs)
-        on_ground = {**_on_ground_attributes(), "units": "m", "vertical": self._vertical}
-        _write(group, "data", heights.astype(np.float32, copy=False), ("y", "x"), on_ground, fill_value=np.nan)
+        on_ground = {**cf.on_ground(), "units": "m", "vertical": self._vertical}
+        cf.write_array(group, "data", heights.astype(np.float32, copy=False), ("y", "x"), on_ground, fill_value=np.nan)
         self._write_ground(group, grid)
 
     def _group(self, kind: str, name: str, attributes: Mapping[str, Any]) -> zarr.Group:
@@ -222,20 +216,14 @@ class AoiWriter:
         _check_shape(f"the mask of {name}", mask.shape, tuple(shape))
         bits = {"flag_masks": [INVALID, SATURATED, EXCLUDED], "flag_meanings": "invalid saturated excluded"}
         group = self._root.require_group(MASK).create_group(name, attributes=bits)
-        _write(group, "data", mask.astype(np.uint8, copy=False), dims, _on_ground_attributes() if grid else {})
+        cf.write_array(group, "data", mask.astype(np.uint8, copy=False), dims, cf.on_ground() if grid else {})
         if grid is not None:
             self._write_ground(group, grid)
         self._masks.add(name)
 
     def _write_ground(self, group: zarr.Group, grid: CellGrid) -> None:
-        for axis, values in (("x", grid.x_centres), ("y", grid.y_centres)):
-            name = f"projection_{axis}_coordinate"
-            _write(group, axis, values, (axis,), {"units": "metre", "standard_name": name})
-        t = grid.transform
-        geotransform = " ".join(repr(float(number)) for number in (t.c, t.a, t.b, t.f, t.d, t.e))
-        attrs: dict[str, Any] = {"crs_wkt": self._crs_wkt, "GeoTransform": geotransform}
-        array = group.create_array("spatial_ref", shape=(), dtype="int64", attributes=attrs)
-        array[...] = 0
+        cf.write_axes(group, grid)
+        cf.write_spatial_ref(group, grid, self._crs_wkt)
 
 
 class Aoi:
@@ -368,40 +356,6 @@ def _grid_to_json(grid: CellGrid) -> dict[str, Any]:
 
 def _grid_from_json(values: Mapping[str, Any]) -> CellGrid:
     return CellGrid(**values)
-
-
-def _on_ground_attributes() -> dict[str, Any]:
-    # `coordinates` makes spatial_ref a coordinate for plain xarray, `grid_mapping` is what the CF rules ask for.
-    return {"grid_mapping": "spatial_ref", "coordinates": "spatial_ref"}
-
-
-def _write(
-    group: zarr.Group,
-    name: str,
-    values: np.ndarray,
-    dims: tuple[str, ...],
-    attributes: Mapping[str, Any],
-    fill_value: float | None = None,
-) -> None:
-    """One shard an array: a reader of a part still decodes only the chunks it needs."""
-    from zarr.codecs import ZstdCodec
-
-    chunks = tuple(min(CHUNK_PX, n) if axis >= len(dims) - 2 else n for axis, n in enumerate(values.shape))
-    shards = tuple(-(-n // c) * c for n, c in zip(values.shape, chunks, strict=True))
-    array = group.create_array(
-        name,
-        shape=values.shape,
-        dtype=values.dtype,
-        chunks=chunks,
-        shards=shards,
-        compressors=ZstdCodec(level=1),
-        dimension_names=dims,
-        fill_value=fill_value,
-        attributes=dict(attributes),
-        # All-zero and all-NaN chunks are written too, so that every array is one file.
-        config={"write_empty_chunks": True},
-    )
-    array[...] = values
 
 
 def _check_image(name: str, image: np.ndarray) -> None:

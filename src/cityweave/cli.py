@@ -19,7 +19,8 @@ from cityweave.manifest import Run
 from cityweave.operations.commands import add_commands
 from cityweave.plan import city_tiles
 
-# Stage command -> module and function, and what it wants beside the run: nothing, tiles, or tiles and divisions.
+# Stage command -> module and function, and what it wants beside the run: nothing, how many processors it may use,
+# tiles, or tiles and divisions.
 STAGES: dict[str, tuple[str, str, str]] = {
     "synth": ("cityweave.synth.job", "run", "city"),
     "survey": ("cityweave.survey.job", "run", "city"),
@@ -28,8 +29,8 @@ STAGES: dict[str, tuple[str, str, str]] = {
     "fit": ("cityweave.geometry.job", "fit", "divisions"),
     "mesh": ("cityweave.geometry.job", "mesh", "tiles"),
     "texture": ("cityweave.texture.job", "run", "tiles"),
-    "merge-heights": ("cityweave.merge.job", "heights", "city"),
-    "merge-city": ("cityweave.merge.job", "city", "city"),
+    "merge-heights": ("cityweave.merge.job", "heights", "cpus"),
+    "merge-city": ("cityweave.merge.job", "city", "cpus"),
     "evaluate": ("cityweave.evaluate.job", "run", "city"),
     "report": ("cityweave.report.job", "run", "city"),
 }
@@ -59,7 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     for name, (_, _, wants) in STAGES.items():
         command = commands.add_parser(name, help=f"job of the workflow ({wants})")
         _add_run(command)
-        if wants != "city":
+        if wants == "cpus":
+            command.add_argument("--cpus", type=int, default=1, metavar="N", help="processors it may use here")
+        if wants in ("tiles", "divisions"):
             command.add_argument("--tile", action="append", required=True, metavar="NAME", dest="tiles")
         if wants == "divisions":
             command.add_argument(
@@ -131,8 +134,8 @@ def _stage(arguments: argparse.Namespace) -> None:
     use_compiled_kernels()
     run = Run.open(arguments.run)
     call = getattr(importlib.import_module(module), function)
-    if wants == "city":
-        call(run)
+    if wants in ("city", "cpus"):
+        call(run) if wants == "city" else call(run, arguments.cpus)
         return
     tiles = _tiles(run, arguments.tiles)
     parts = arguments.divisions if wants == "divisions" else [None]

@@ -232,9 +232,27 @@ class TextureConfig(Section):
     robust_floor: float = Field(6.0, gt=0, description="disagreement of views, in 0..255, that counts as noise")
 
 
+class MergeSlurmConfig(Section):
+    """What each worker asks SLURM for, when merge.cluster is slurm."""
+
+    partition: str | None = Field(None, description="partition of the workers; default: the cluster's own")
+    account: str | None = Field(None, description="account that pays for them, where the cluster wants one")
+    memory_mb: int = Field(4000, ge=500, description="memory of a worker, megabytes")
+    runtime_min: int = Field(120, ge=1, description="time of a worker, minutes; one that is over is asked for again")
+    local_dir: str = Field("/tmp", description="folder on the node for a worker's own files")
+    interface: str | None = Field(None, description="network between nodes, such as ib0; default: the host name's")
+    extra: tuple[str, ...] = Field((), description="further options of sbatch, such as --qos=long")
+
+
 class MergeConfig(Section):
     overview_budget_mb: float = Field(20.0, gt=0, description="largest size of city.glb")
     jpeg_quality: int = Field(85, ge=1, le=95, description="quality of the pictures in the GLBs")
+    # Where it is done: no part of the result (plan.stage_params).
+    workers: int = Field(4, ge=1, description="processes that merge; locally no more than the job has cores")
+    cluster: Literal["local", "slurm"] = Field(
+        "local", description="workers beside the merge job on its node, or SLURM jobs on any node"
+    )
+    slurm: MergeSlurmConfig = MergeSlurmConfig()
 
 
 class EvaluateConfig(Section):

@@ -274,12 +274,16 @@ def _drop_stale(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
 
 def _cost(stage: str, started: float, cpu_before: float, usage: dict[str, Any]) -> dict[str, Any]:
     own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    workers = usage.get("workers", {"count": 0, "cpu_s": 0.0, "peak_rss_mb": 0.0, "beside": False})
+    peak_rss_mb = max(own.ru_maxrss, children.ru_maxrss) / 1024
+    if workers["beside"]:  # all in the memory of this job, at once
+        peak_rss_mb = own.ru_maxrss / 1024 + workers["count"] * workers["peak_rss_mb"]
     return {
         "stage": stage,
         "work_s": round(time.perf_counter() - started, 3),
         "cpu_s": round(own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime, 3),
-        "work_cpu_s": round(time.process_time() - cpu_before, 3),
-        "peak_rss_mb": round(max(own.ru_maxrss, children.ru_maxrss) / 1024, 1),
+        "work_cpu_s": round(time.process_time() - cpu_before + workers["cpu_s"], 3),
+        "peak_rss_mb": round(peak_rss_mb, 1),
         "host": platform.node(),
         "machine": platform.machine(),
         "python": sys.version.split()[0],

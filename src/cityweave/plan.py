@@ -14,10 +14,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cityweave.config import Config, OrthoSource, RasterSource, SourcesConfig, Vertical, ViewSource
+from cityweave.config import Config, MergeConfig, OrthoSource, RasterSource, SourcesConfig, Vertical, ViewSource
 from cityweave.errors import ConfigError, DataError, MissingCapability
 from cityweave.fetched import fetched_grid
-from cityweave.grid import DIVISIONS, Box, Tile, rings_for, tiles_covering
+from cityweave.grid import DIVISIONS, Box, CellGrid, Tile, rings_for, tiles_covering
 from cityweave.profiles import read_values
 
 # What a stage's result depends on, beside its inputs. A rule's params and a job's manifest hold just this.
@@ -32,7 +32,20 @@ STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
     "evaluate": ("city", "tiles", "seed", "evaluate"),
     "report": ("city", "report"),
 }
+TILES_WORTH_A_WORKER = 16
 _PER_TILE = ("ingest", "dsm", "geometry", "texture")
+# Keys of a section that say where its work is done: products come out the same, so a change reruns nothing.
+_PLACE_OF_WORK: dict[str, tuple[str, ...]] = {"merge": ("workers", "cluster", "slurm")}
+
+# Manifests of the whole city in the order of work, with the stage that each belongs to.
+CITY_MANIFESTS: dict[str, str] = {
+    "synth": "synth",
+    "survey": "survey",
+    "merge_heights": "merge",
+    "merge_city": "merge",
+    "evaluate": "evaluate",
+    "report": "report",
+}
 
 # Manifests of a tile in the order of work, with the stage that each belongs to.
 TILE_MANIFESTS: dict[str, str] = {
@@ -218,6 +231,19 @@ def city_tiles(config: Config) -> list[Tile]:
     return [tile for tile in tiles if any(shape.intersection(box(*tile.core.as_tuple())).area > 0 for shape in shapes)]
 
 
+def city_cells(config: Config) -> CellGrid:
+    """Cells of the city's height model: all tiles' cores."""
+    cores = [tile.core for tile in city_tiles(config)]
+    west, south = min(core.xmin for core in cores), min(core.ymin for core in cores)
+    east, north = max(core.xmax for core in cores), max(core.ymax for core in cores)
+    return CellGrid.covering(Box(west, south, east, north), config.dsm.gsd_m)
+
+
+def local_workers(merge: MergeConfig, tiles: int) -> int:
+    """Processes that a merge is worth on one machine: few tiles are done before a second one has started."""
+    return max(1, min(merge.workers, tiles // TILES_WORTH_A_WORKER))
+
+
 def dsm_box(config: Config, tile: Tile) -> Box:
     """Ground that a tile's height model covers: its core and what the geometry reads around it."""
     return tile.core.grow(halos_m(config)["geometry"])
@@ -251,6 +277,8 @@ def stage_params(config: Config, stage: str) -> dict[str, Any]:
     """The part of the configuration that a stage's result depends on, as plain values."""
     dumped = config.model_dump(mode="json")
     params = {section: dumped[section] for section in STAGE_SECTIONS[stage]}
+    for section in _PLACE_OF_WORK.keys() & params.keys():
+        params[section] = {key: v for key, v in params[section].items() if key not in _PLACE_OF_WORK[section]}
     if stage in _PER_TILE:  # a city may grow round a tile without changing it
         params["city"] = {key: value for key, value in params["city"].items() if key not in ("bounds_m", "polygon")}
     if stage == "ingest":

@@ -97,7 +97,8 @@ SBATCH = """\
 export SLURM_CONF={folder}/slurm.conf
 answer=$({real} "$@") || exit
 echo "$answer"
-printf '%s\\0' "$@" > {folder}/submitted/${{answer##* }}  # with --parsable it is the id alone
+id=${{answer##* }}
+[[ ! $id =~ ^[0-9]+$ ]] || printf '%s\\0' "$@" > {folder}/submitted/$id
 """
 # What a job was given: the job step of the executor starts the work with srun.
 SRUN = """\

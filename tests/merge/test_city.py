@@ -16,7 +16,7 @@ from cityweave.io.gltf import read_glb
 from cityweave.manifest import Manifest, Run, content_hash
 from cityweave.merge import job
 from cityweave.merge.earth import LocalFrame, Placement, geodetic_to_ecef
-from cityweave.merge.overview import TileSize, choose
+from cityweave.merge.overview import Choice, OverviewPart, TileSize, choose, overview_part, size_of, write_overview
 from cityweave.merge.tiles3d import Region, TileNode, write_tileset
 from cityweave.mesh import load_levels
 from cityweave.plan import city_tiles
@@ -162,18 +162,16 @@ def test_overview_holds_the_city_in_metres(run):
 
 
 def test_overview_keeps_to_its_budget(run, tmp_path):
-    from cityweave.merge.overview import write_overview
+    loaded = {tile: source.load() for tile, source in job._Gather(run, None).sources.items()}
+    sizes = [size_of(tile, *pair) for tile, pair in loaded.items()]
 
-    gather = job._Gather(run, None)
-    sizes = []
-    for tile in gather.manifests:
-        levels, texture = gather.load(tile)
-        from cityweave.merge.overview import size_of
+    def parts(choice: Choice) -> list[OverviewPart]:
+        numbered = enumerate(loaded.items(), start=1)
+        return [overview_part(t.name, *pair, choice, number, (0.0, 0.0, 0.0), 85) for number, (t, pair) in numbered]
 
-        sizes.append(size_of(tile, levels, texture))
     path = tmp_path / "city.glb"
-    large = write_overview(path, sizes, gather.load, (0.0, 0.0, 0.0), 20.0, 85, {})
-    small = write_overview(path, sizes, gather.load, (0.0, 0.0, 0.0), 0.15, 85, {})
+    large = write_overview(path, sizes, parts, 20.0, {})
+    small = write_overview(path, sizes, parts, 0.15, {})
     assert path.stat().st_size <= 0.15e6
     assert (large.level, large.halvings) == (0, 0)
     assert small.level == 1

@@ -17,6 +17,7 @@ from cityweave.plan import (
     canonical_json,
     city_tiles,
     load_config,
+    local_workers,
     resolved_sources,
     run_folder,
     stage_params,
@@ -47,6 +48,10 @@ try:
         from cityweave.ingest.preflight import check_sources
 
         check_sources(CONFIG)
+        if CONFIG.merge.cluster == "slurm":
+            from cityweave.merge.workers import require_slurm
+
+            require_slurm()
 except CityweaveError as error:
     refuse(error)
 

@@ -1,3 +1,7 @@
+# Workers on other nodes bring their own processors. Snakemake lowers it to its cores; no product depends on it.
+MERGE_THREADS = local_workers(CONFIG.merge, len(TILES)) if CONFIG.merge.cluster == "local" else 1
+
+
 rule merge_heights:
     """City height model from the tiles' cores."""
     input:
@@ -11,7 +15,7 @@ rule merge_heights:
         f"{RUN}/benchmarks/merge_heights.jsonl"
     conda:
         "../envs/cpu.yaml"
-    threads: 1
+    threads: MERGE_THREADS
     params:
         run=run_of,
         config=params_of("merge"),
@@ -19,7 +23,7 @@ rule merge_heights:
     message:
         "Merging the height model"
     shell:
-        "python -m cityweave merge-heights --run {params.run} > {log} 2>&1"
+        "python -m cityweave merge-heights --run {params.run} --cpus {threads} > {log} 2>&1"
 
 
 rule merge_city:
@@ -36,7 +40,7 @@ rule merge_city:
         f"{RUN}/benchmarks/merge_city.jsonl"
     conda:
         "../envs/cpu.yaml"
-    threads: 1
+    threads: MERGE_THREADS
     params:
         run=run_of,
         config=params_of("merge"),
@@ -44,4 +48,4 @@ rule merge_city:
     message:
         "Merging the 3D city"
     shell:
-        "python -m cityweave merge-city --run {params.run} > {log} 2>&1"
+        "python -m cityweave merge-city --run {params.run} --cpus {threads} > {log} 2>&1"

@@ -16,6 +16,7 @@ from cityweave.dsm.reconstruct import reconstruct
 from cityweave.dsm.views import SweepView, luminance
 from cityweave.errors import DataError, Quarantine
 from cityweave.grid import Box, CellGrid, Tile
+from cityweave.io import cf
 from cityweave.manifest import Manifest, Products, Run, run_job
 from cityweave.plan import dsm_box, halos_m, vertical_grid
 
@@ -143,10 +144,7 @@ def _cover(view: SweepView, box: Box, corner_m: tuple[float, float, float], z_m:
 
 def write_heights(path: Path, grid: CellGrid, layers: Mapping[str, np.ndarray], aoi: Aoi) -> None:
     """One flat Zarr v3 group that plain xarray opens; one shard an array."""
-    import warnings
-
     import zarr
-    from zarr.codecs import ZstdCodec
 
     root = zarr.create_group(
         path,
@@ -157,36 +155,10 @@ def write_heights(path: Path, grid: CellGrid, layers: Mapping[str, np.ndarray], 
             "cells": [grid.col0, grid.row0, grid.cols, grid.rows],
         },
     )
-
-    def write(name: str, values: np.ndarray, dims: tuple[str, ...], attributes: dict[str, Any]) -> None:
-        chunks = tuple(min(512, n) for n in values.shape)
-        array = root.create_array(
-            name,
-            shape=values.shape,
-            dtype=values.dtype,
-            chunks=chunks,
-            shards=tuple(-(-n // c) * c for n, c in zip(values.shape, chunks, strict=True)),
-            compressors=ZstdCodec(level=1),
-            dimension_names=dims,
-            fill_value=np.nan if values.dtype.kind == "f" and len(dims) == 2 else None,
-            attributes=attributes,
-            config={"write_empty_chunks": True},
-        )
-        array[...] = values
-
-    on_ground = {"grid_mapping": "spatial_ref", "coordinates": "spatial_ref"}
     for name, layer in layers.items():
-        units = {"units": "m"} if layer.dtype.kind == "f" else {}
-        write(name, layer, ("y", "x"), {**on_ground, **units, "long_name": _MEANING[name]})
-    for axis, values in (("x", grid.x_centres), ("y", grid.y_centres)):
-        write(axis, values, (axis,), {"units": "metre", "standard_name": f"projection_{axis}_coordinate"})
-    t = grid.transform
-    spatial_ref: dict[str, Any] = {
-        "crs_wkt": aoi.crs_wkt,
-        "GeoTransform": " ".join(repr(float(number)) for number in (t.c, t.a, t.b, t.f, t.d, t.e)),
-    }
-    array = root.create_array("spatial_ref", shape=(), dtype="int64", attributes=spatial_ref)
-    array[...] = 0
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
-        zarr.consolidate_metadata(root.store, zarr_format=3)
+        height = layer.dtype.kind == "f"
+        attributes = {**cf.on_ground(), **({"units": "m"} if height else {}), "long_name": _MEANING[name]}
+        cf.write_array(root, name, layer, ("y", "x"), attributes, fill_value=np.nan if height else None)
+    cf.write_axes(root, grid)
+    cf.write_spatial_ref(root, grid, aoi.crs_wkt)
+    cf.consolidate(root)

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from cityweave.manifest import Run
-from cityweave.plan import TILE_MANIFESTS, city_tiles
+from cityweave.plan import CITY_MANIFESTS, TILE_MANIFESTS, city_tiles
 
-CITY_MANIFESTS = ("survey", "merge_heights", "merge_city")
 _NOT_COUNTED = ("synth", "evaluate", "report")  # a real city brings its pictures; measuring isn't making
 
 
 def job_records(run: Run) -> Iterator[tuple[str, str | None, dict[str, Any]]]:
     """(manifest name, tile, its run record) of every job that made the city."""
-    for name in CITY_MANIFESTS:
+    for name in [name for name in CITY_MANIFESTS if name not in _NOT_COUNTED]:
         yield from _record(run.manifest_path(name), name, None)
     for tile in city_tiles(run.config):
         for name in TILE_MANIFESTS:

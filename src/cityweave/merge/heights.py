@@ -1,4 +1,4 @@
-"""City height model: tile cores side by side into two Cloud-Optimised GeoTIFFs and one Zarr store.
+"""City height model: tile cores side by side in one Zarr store, and from it two Cloud-Optimised GeoTIFFs.
 
 Every tile is read once, cut to its core and written in place. The GeoTIFFs go through an uncompressed file that
 GDAL's COG driver then copies, block by block. Cells that no tile delivers stay nodata.
@@ -7,9 +7,7 @@ GDAL's COG driver then copies, block by block. Cells that no tile delivers stay 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +17,7 @@ import numpy as np
 from cityweave.aoi import compound_crs_wkt
 from cityweave.errors import DataError
 from cityweave.grid import Box, CellGrid
+from cityweave.io import cf
 
 if TYPE_CHECKING:
     import zarr
@@ -68,14 +67,6 @@ def geotiff_crs_wkt(crs: str, vertical_epsg: int | None) -> str:
     return CompoundCRS(f"{horizontal.name} + {name}", [horizontal, vertical]).to_wkt()
 
 
-def city_grid(cores: Iterable[Box], gsd_m: float) -> CellGrid:
-    boxes = list(cores)
-    box = Box(
-        min(b.xmin for b in boxes), min(b.ymin for b in boxes), max(b.xmax for b in boxes), max(b.ymax for b in boxes)
-    )
-    return CellGrid.covering(box, gsd_m)
-
-
 @dataclass(frozen=True)
 class TileHeights:
     """Layers of one tile, [rows, cols] north-up on its own grid, halo included."""
@@ -107,57 +98,8 @@ def _array(group: zarr.Group, name: str) -> Any:
     return group[name]
 
 
-class HeightsWriter:
-    """Streams tile cores into the temporary GeoTIFFs and the Zarr store."""
-
-    def __init__(self, city: CityRaster, scratch: Mapping[str, Path], store: Path) -> None:
-        import rasterio
-
-        self.city = city
-        self._files = ExitStack()
-        self._files.enter_context(rasterio.Env(GDAL_CACHEMAX=_CACHE_MB, GDAL_NUM_THREADS="1", GDAL_PAM_ENABLED="NO"))
-        crs_wkt = geotiff_crs_wkt(city.crs, city.vertical_epsg)
-        self._rasters = {
-            name: self._files.enter_context(
-                rasterio.open(
-                    path, "w", driver="GTiff", dtype="float32", count=1, height=city.grid.rows, width=city.grid.cols,
-                    nodata=math.nan, crs=crs_wkt, transform=city.grid.transform,
-                    tiled=True, blockxsize=512, blockysize=512, BIGTIFF="IF_SAFER", SPARSE_OK="FALSE",
-                )
-            )
-            for name, path in scratch.items()
-        }  # fmt: skip
-        for name, raster in self._rasters.items():
-            raster.update_tags(AREA_OR_POINT="Area", VERTICAL_REFERENCE=city.vertical)
-            raster.set_band_description(1, LAYERS[name][2])
-            raster.set_band_unit(1, "metre")
-        self._arrays = create_store(store, city)
-
-    def write(self, grid: CellGrid, layers: Mapping[str, np.ndarray]) -> None:
-        from rasterio.windows import Window
-
-        rows, cols = self.city.grid.window_of(grid)
-        window = Window(cols.start, rows.start, grid.cols, grid.rows)  # type: ignore[no-untyped-call, unused-ignore]
-        for name, raster in self._rasters.items():
-            raster.write(layers[name].astype(np.float32, copy=False), 1, window=window)
-        for name, array in self._arrays.items():
-            array[rows, cols] = layers[name]
-
-    def close(self) -> None:
-        self._files.close()
-
-
-@contextmanager
-def heights_writer(city: CityRaster, scratch: Mapping[str, Path], store: Path) -> Iterator[HeightsWriter]:
-    writer = HeightsWriter(city, scratch, store)
-    try:
-        yield writer
-    finally:
-        writer.close()
-
-
-def create_store(path: Path, city: CityRaster) -> dict[str, zarr.Array]:
-    """A Zarr v3 group whose shards are whole tiles, with the coordinates and the CRS that rioxarray looks for."""
+def create_store(path: Path, city: CityRaster) -> None:
+    """An empty Zarr v3 group whose shards are whole tiles, with coordinates and the CRS that rioxarray looks for."""
     import zarr
     from zarr.codecs import ZstdCodec
 
@@ -168,17 +110,11 @@ def create_store(path: Path, city: CityRaster) -> dict[str, zarr.Array]:
     )
     side = city.tile_cells
     chunk = next(side // k for k in range(1, side + 1) if side % k == 0 and side // k <= _LARGEST_CHUNK)
-    arrays: dict[str, zarr.Array] = {}
     for name, (dtype, fill, meaning) in LAYERS.items():
-        # `coordinates` makes spatial_ref a coordinate for plain xarray; `grid_mapping` is what the CF rules ask for.
-        attributes: dict[str, Any] = {
-            "long_name": meaning,
-            "grid_mapping": "spatial_ref",
-            "coordinates": "spatial_ref",
-        }
+        attributes: dict[str, Any] = {"long_name": meaning, **cf.on_ground()}
         if dtype == "float32":
             attributes |= {"units": "m", "vertical": city.vertical}
-        arrays[name] = group.create_array(
+        group.create_array(
             name,
             shape=city.grid.shape,
             dtype=dtype,
@@ -196,34 +132,74 @@ def create_store(path: Path, city: CityRaster) -> dict[str, zarr.Array]:
             dtype="float64",
             chunks=values.shape,
             dimension_names=(axis,),
-            attributes={"units": "metre", "standard_name": f"projection_{axis}_coordinate"},
+            attributes=cf.along(axis),
         )
         array[...] = values
-    t = city.grid.transform
-    geotransform = " ".join(repr(float(number)) for number in (t.c, t.a, t.b, t.f, t.d, t.e))
-    reference = group.create_array(
-        "spatial_ref",
-        shape=(),
-        dtype="int64",
-        attributes={"crs_wkt": compound_crs_wkt(city.crs, city.vertical_epsg), "GeoTransform": geotransform},
-    )
-    reference[...] = 0
-    with warnings.catch_warnings():  # without consolidated metadata plain xarray reads every array's file on its own
-        warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
-        zarr.consolidate_metadata(group.store, zarr_format=3)
-    return arrays
+    cf.write_spatial_ref(group, city.grid, compound_crs_wkt(city.crs, city.vertical_epsg))
+    cf.consolidate(group)
 
 
-def write_cog(scratch: Path, path: Path, shape: tuple[int, int]) -> None:
-    """Copy to a Cloud-Optimised GeoTIFF; small cities get small blocks, so that there is an overview all the same."""
+def write_shards(store: Path, city: CityRaster, grid: CellGrid, layers: Mapping[str, np.ndarray]) -> list[str]:
+    """Write a tile's core into `store`; the files that were written, relative to it.
+
+    A tile is a whole shard of every array, so any number of tiles may be written at once. A shard without any value
+    is no file.
+    """
+    import zarr
+
+    rows, cols = city.grid.window_of(grid)
+    shard = f"c/{rows.start // city.tile_cells}/{cols.start // city.tile_cells}"
+    for name in LAYERS:
+        zarr.open_array(store / name, mode="r+", zarr_format=3)[rows, cols] = layers[name]
+    return [f"{name}/{shard}" for name in LAYERS if (store / name / shard).is_file()]
+
+
+def write_raster(
+    store: Path, city: CityRaster, name: str, shards: Iterable[str], scratch: Path, path: Path, threads: int
+) -> None:
+    """A layer of `store` as a Cloud-Optimised GeoTIFF, through a plain one in `scratch`, shard by shard.
+
+    GDAL writes a file from one process, and a COG only from a file that is complete: this bounds a large city.
+    """
+    import rasterio
+    import zarr
+    from rasterio.windows import Window
+
+    array = zarr.open_array(store / name, mode="r", zarr_format=3)
+    side = city.tile_cells
+    options = {"tiled": True, "blockxsize": 512, "blockysize": 512, "BIGTIFF": "IF_SAFER", "SPARSE_OK": "FALSE"}
+    facts = {
+        "dtype": "float32", "count": 1, "height": city.grid.rows, "width": city.grid.cols, "nodata": math.nan,
+        "crs": geotiff_crs_wkt(city.crs, city.vertical_epsg), "transform": city.grid.transform,
+    }  # fmt: skip
+    with (
+        rasterio.Env(GDAL_CACHEMAX=_CACHE_MB, GDAL_NUM_THREADS="1", GDAL_PAM_ENABLED="NO"),
+        rasterio.open(scratch, "w", driver="GTiff", **facts, **options) as raster,
+    ):
+        raster.update_tags(AREA_OR_POINT="Area", VERTICAL_REFERENCE=city.vertical)
+        raster.set_band_description(1, LAYERS[name][2])
+        raster.set_band_unit(1, "metre")
+        for row, col in sorted((int(row), int(col)) for row, col in (shard.split("/")[-2:] for shard in shards)):
+            window = Window(col * side, row * side, side, side)  # type: ignore[no-untyped-call, unused-ignore]
+            values = array[row * side : (row + 1) * side, col * side : (col + 1) * side]
+            raster.write(values, 1, window=window)
+    write_cog(scratch, path, city.grid.shape, threads)
+    scratch.unlink()
+
+
+def write_cog(scratch: Path, path: Path, shape: tuple[int, int], threads: int = 1) -> None:
+    """Copy to a Cloud-Optimised GeoTIFF; small cities get small blocks, so that there is an overview all the same.
+
+    Threads compress blocks, which are written in one order: the bytes don't depend on how many there are.
+    """
     import rasterio
     from rasterio.shutil import copy
 
     block = 512
     while block > 64 and block >= max(shape):
         block //= 2
-    with rasterio.Env(GDAL_CACHEMAX=_CACHE_MB, GDAL_NUM_THREADS="1", GDAL_PAM_ENABLED="NO"):
+    with rasterio.Env(GDAL_CACHEMAX=_CACHE_MB, GDAL_NUM_THREADS=str(threads), GDAL_PAM_ENABLED="NO"):
         copy(
             scratch, path, driver="COG", COMPRESS="DEFLATE", LEVEL="6", PREDICTOR="YES", BLOCKSIZE=str(block),
-            OVERVIEW_RESAMPLING="AVERAGE", NUM_THREADS="1", BIGTIFF="IF_SAFER",
+            OVERVIEW_RESAMPLING="AVERAGE", NUM_THREADS=str(threads), BIGTIFF="IF_SAFER",
         )  # fmt: skip

@@ -6,7 +6,7 @@ multiples of 1/1024 within a tile; the file's axes are Y up.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,6 @@ _BYTES_PER_FACE = 26.0  # indices and, shared by about two faces, a vertex with 
 _BYTES_PER_TEXEL = 0.35  # of a JPEG at the usual quality; a first guess, the real size decides
 _GEOMETRY_SHARE = 0.6
 _SMALLEST_PICTURE = 8  # halvings; beyond there is nothing left to halve
-
-Load = Callable[[Tile], tuple[list[TileMesh], TileTexture]]
 
 
 @dataclass(frozen=True)
@@ -72,50 +70,51 @@ def choose(sizes: Sequence[TileSize], budget_bytes: float) -> Choice:
     return Choice(level, halvings)
 
 
+@dataclass(frozen=True)
+class OverviewPart:
+    """What a tile adds to the file."""
+
+    node: Node
+    material: Material
+
+
+def overview_part(
+    name: str,
+    levels: Sequence[TileMesh],
+    texture: TileTexture,
+    choice: Choice,
+    number: int,
+    origin_m: tuple[float, float, float],
+    quality: int,
+) -> OverviewPart:
+    """`number` is that of the tile's material in the file, from 1; 0 is the plain one."""
+    level = min(choice.level, len(levels) - 1)
+    mesh = levels[level]
+    picture, uv = level_texture(texture, level, choice.halvings, quality)
+    shift = np.asarray(mesh.origin_m) - np.asarray(origin_m)
+    shapes = primitives(split_parts(mesh, uv), mesh.xyz().astype(np.float32), number, 0)
+    return OverviewPart(
+        Node(name, shapes, (float(shift[0]), float(shift[1]), float(shift[2]))), Material(name, picture)
+    )
+
+
 def write_overview(
     path: Path,
     sizes: Sequence[TileSize],
-    load: Load,
-    origin_m: tuple[float, float, float],
+    parts: Callable[[Choice], Sequence[OverviewPart]],
     budget_mb: float,
-    quality: int,
     extras: dict[str, Any],
 ) -> Choice:
     """Pictures are halved until the file fits. If the coarsest triangles alone don't, the file is larger: the caller
-    looks at its size."""
+    looks at its size. `parts` gives every tile's, in the order of their numbers."""
     budget = budget_mb * 1e6
     choice = choose(sizes, budget)
     while True:
-        data = _overview(sizes, load, origin_m, choice, quality, extras)
+        found = parts(choice)
+        materials = [PLAIN, *(part.material for part in found)]
+        data = glb_bytes([part.node for part in found], materials, z_up=True, extras=extras)
         if len(data) <= budget or choice.halvings >= _SMALLEST_PICTURE:
             break
         choice = Choice(choice.level, choice.halvings + 1)
     path.write_bytes(data)
     return choice
-
-
-def _overview(
-    sizes: Iterable[TileSize],
-    load: Load,
-    origin_m: tuple[float, float, float],
-    choice: Choice,
-    quality: int,
-    extras: dict[str, Any],
-) -> bytes:
-    nodes, materials = [], [PLAIN]
-    for size in sizes:
-        levels, texture = load(size.tile)
-        level = min(choice.level, len(levels) - 1)
-        mesh = levels[level]
-        picture, uv = level_texture(texture, level, choice.halvings, quality)
-        shift = np.asarray(mesh.origin_m) - np.asarray(origin_m)
-        parts = split_parts(mesh, uv)
-        nodes.append(
-            Node(
-                size.tile.name,
-                primitives(parts, mesh.xyz().astype(np.float32), len(materials), 0),
-                (float(shift[0]), float(shift[1]), float(shift[2])),
-            )
-        )
-        materials.append(Material(size.tile.name, picture))
-    return glb_bytes(nodes, materials, z_up=True, extras=extras)

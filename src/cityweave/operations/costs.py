@@ -17,11 +17,10 @@ from cityweave.config import Config
 from cityweave.errors import DataError
 from cityweave.grid import Tile
 from cityweave.manifest import Run
-from cityweave.plan import TILE_MANIFESTS, city_tiles, load_config
+from cityweave.plan import CITY_MANIFESTS, TILE_MANIFESTS, city_tiles, load_config
 
 REFERENCE = Path(__file__).with_name("reference_costs.json")
 # Kinds of jobs in the order of work. The four divisions of a fit are four units of one kind.
-CITY_KINDS = ("synth", "survey", "merge_heights", "merge_city", "evaluate", "report")
 TILE_KINDS = ("ingest", "dsm", "fit", "mesh", "texture")
 KINDS = ("synth", "survey", *TILE_KINDS, "merge_heights", "merge_city", "evaluate", "report")
 PER_UNIT_INODES = 2  # its manifest and its run record
@@ -75,7 +74,7 @@ def kind_of(name: str) -> str:
 
 
 def _record_paths(run: Run) -> Iterator[tuple[str, Tile | None, Path]]:
-    for name in CITY_KINDS:
+    for name in CITY_MANIFESTS:
         yield name, None, run.manifest_path(name).with_name(f"{name}.run.json")
     for tile in city_tiles(run.config):
         for name in TILE_MANIFESTS:

@@ -14,7 +14,7 @@ from typing import Any
 
 from cityweave.grid import DIVISIONS, Tile
 from cityweave.manifest import Run, is_whole, pruned_marker, remove, write_json
-from cityweave.plan import city_tiles, texture_rings
+from cityweave.plan import CITY_MANIFESTS, city_tiles, texture_rings
 
 PRUNED_STAGES = ("ingest", "dsm", *(f"sdf_{division}" for division in DIVISIONS))
 # Every job before those that it reads from.
@@ -23,7 +23,6 @@ _BACKWARDS = (
     *(f"sdf_{division}" for division in DIVISIONS),
     *("dsm", "ingest", "survey", "synth"),
 )
-_OF_CITY = {"report", "evaluate", "merge_city", "merge_heights", "survey", "synth"}
 # Only these may go: everything else is handed over, or named by what is handed over.
 _INTERMEDIATE = {*PRUNED_STAGES, "synth"}
 
@@ -55,7 +54,7 @@ class Upkeep:
         for name in _BACKWARDS:
             if name == "synth" and not self.manifest(Unit(name)).is_file():
                 continue  # real sources, or those of the run beside it
-            yield from [Unit(name)] if name in _OF_CITY else [Unit(name, tile) for tile in self.tiles]
+            yield from [Unit(name)] if name in CITY_MANIFESTS else [Unit(name, tile) for tile in self.tiles]
 
     def manifest(self, unit: Unit) -> Path:
         return self.run.manifest_path(unit.name, unit.tile)
@@ -72,7 +71,7 @@ class Upkeep:
                 "evaluate": ("report",),
             }
             for name in names.get(unit.name, ()):
-                yield from [Unit(name)] if name in _OF_CITY else [Unit(name, other) for other in self.tiles]
+                yield from [Unit(name)] if name in CITY_MANIFESTS else [Unit(name, other) for other in self.tiles]
         elif unit.name == "ingest":
             yield from (Unit("dsm", tile), Unit("texture", tile), Unit("evaluate"))
         elif unit.name == "dsm":

@@ -13,19 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cityweave import __version__
-from cityweave.grid import CellGrid, Tile
+from cityweave.grid import Tile
 from cityweave.manifest import Run
-from cityweave.plan import TILE_MANIFESTS, city_tiles
+from cityweave.plan import CITY_MANIFESTS, TILE_MANIFESTS, city_cells, city_tiles
 from cityweave.status import tile_entries
 
 STAGE_NAMES = ("synth", "survey", "ingest", "dsm", "fit", "mesh", "texture", "merge", "evaluate")
-_CITY_MANIFESTS = {
-    "synth": "synth",
-    "survey": "survey",
-    "merge_heights": "merge",
-    "merge_city": "merge",
-    "evaluate": "evaluate",
-}
 _PACKAGES = ("numpy", "numba", "scipy", "rasterio", "pyproj", "zarr", "pillow", "pydantic", "snakemake")
 
 
@@ -50,11 +43,11 @@ class TileRow:
 def _stage_of(manifest: str) -> str:
     if manifest.startswith("sdf_"):
         return "fit"
-    return _CITY_MANIFESTS.get(manifest, manifest)
+    return CITY_MANIFESTS.get(manifest, manifest)
 
 
 def _records(run: Run) -> Iterator[tuple[str, dict[str, Any]]]:
-    paths = [run.manifest_path(name) for name in _CITY_MANIFESTS]
+    paths = [run.manifest_path(name) for name, stage in CITY_MANIFESTS.items() if stage in STAGE_NAMES]
     paths[0] = run.folder.parent / run.config.city.name / "city" / "synth.json"
     paths += [run.manifest_path(name, tile) for tile in city_tiles(run.config) for name in TILE_MANIFESTS]
     for path in paths:
@@ -132,7 +125,7 @@ def error_by_border_distance(
     """(metres from the nearest border between two tiles, mean |error|), for maps of every `step`-th cell."""
     tiles = city_tiles(run.config)
     known = set(tiles)
-    grid = city_cells(run)
+    grid = city_cells(run.config)
     x, y = grid.x_centres[::step], grid.y_centres[::step]
     distance = np.full(error.shape, np.inf)
     for tile in tiles:
@@ -153,17 +146,6 @@ def error_by_border_distance(
     total = np.bincount(bins, weights=np.abs(error[use]))
     most = max(1, int(0.02 * count.max(initial=0)))
     return [((k + 0.5) * bin_m, float(total[k] / count[k])) for k in range(len(count)) if count[k] >= most]
-
-
-def city_cells(run: Run) -> CellGrid:
-    """Cells of the city's height model: all tiles' cores."""
-    cores = [tile.core for tile in city_tiles(run.config)]
-    box = cores[0]
-    for core in cores[1:]:
-        box = type(box)(
-            min(box.xmin, core.xmin), min(box.ymin, core.ymin), max(box.xmax, core.xmax), max(box.ymax, core.ymax)
-        )
-    return CellGrid.covering(box, run.config.dsm.gsd_m)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from cityweave.manifest import Manifest, Run
 from cityweave.mesh import SURFACE
+from cityweave.plan import city_cells
 from cityweave.render.city import tile_levels
 from cityweave.report import maps, page, plots, scenes
 from cityweave.report.colours import ABOVE, COUNT, ERROR, INFERRED_RGB, UNKNOWN_RGB, css_gradient
 from cityweave.report.facts import (
-    city_cells,
     error_by_border_distance,
     read_json,
     stage_costs,
@@ -48,7 +48,7 @@ class Material:
 
     def borders_px(self) -> tuple[list[float], list[float]]:
         """Columns and rows of the thinned maps where tiles meet."""
-        grid = city_cells(self.run)
+        grid = city_cells(self.run.config)
         cores = [row.tile.core for row in self.rows]
         xs = sorted({core.xmin for core in cores} - {grid.box.xmin})
         ys = sorted({core.ymin for core in cores} - {grid.box.ymin})
