@@ -131,10 +131,23 @@ class SourcesConfig(Section):
 
 class IngestConfig(Section):
     halo_m: float | None = Field(None, ge=0, description="ground around a tile's core in its AOI; default: enough")
-    pointing_allowance_px: float = Field(8.0, ge=0, description="how far an RPC may point wrong")
+    pointing_allowance_px: float = Field(8.0, ge=0, description="how far an RPC may point wrong: widens crops, bounds the search for ties")
+
+
+class PointingConfig(Section):
+    """How RPCs that disagree are corrected, from ties between the views."""
+
+    model: Literal["shift", "affine", "none"] = Field(
+        "shift", description="what is corrected per view, in the image; none: RPCs are taken as they are"
+    )
+    least_ties: int = Field(12, ge=6, description="ties that a pair of views needs to count")
+    apply_from_px: float = Field(
+        0.1, ge=0, description="smaller corrections are not applied: RPCs that agree stay as they are"
+    )
 
 
 class SurveyConfig(Section):
+    pointing: PointingConfig = PointingConfig()
     sample_gsd_m: float = Field(4.0, gt=0, description="cell size at which radiometry is compared between views")
 
 

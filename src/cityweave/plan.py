@@ -253,7 +253,9 @@ def stage_params(config: Config, stage: str) -> dict[str, Any]:
     params = {section: dumped[section] for section in STAGE_SECTIONS[stage]}
     if stage in _PER_TILE:  # a city may grow round a tile without changing it
         params["city"] = {key: value for key, value in params["city"].items() if key not in ("bounds_m", "polygon")}
-    if stage == "ingest":
+    if stage == "survey":
+        params["derived"] = {"pointing_allowance_px": config.ingest.pointing_allowance_px}
+    elif stage == "ingest":
         params["derived"] = {"halo_m": ingest_halo_m(config), "gsd_m": config.dsm.gsd_m}
     elif stage == "dsm":
         params["derived"] = {"halo_m": halos_m(config)["geometry"]}

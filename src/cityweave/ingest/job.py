@@ -11,7 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from cityweave.aoi import EXCLUDED, INVALID, REFERENCE, SATURATED, TERRAIN, AoiWriter, compound_crs_wkt
+from cityweave.aoi import (
+    EXCLUDED,
+    INVALID,
+    REFERENCE,
+    SATURATED,
+    TERRAIN,
+    AoiWriter,
+    compound_crs_wkt,
+    correction_from_json,
+    rpc_from_json,
+)
 from cityweave.cameras import RPC, ToGeodetic, geodetic_transform
 from cityweave.config import Config, SourcesConfig, ViewSource
 from cityweave.errors import Quarantine
@@ -25,7 +35,6 @@ from cityweave.io.satellite import (
     ground_from_geodetic,
     read_crop,
     read_excluded,
-    read_rpc,
     view_angles,
 )
 from cityweave.manifest import Manifest, Products, Run, run_job
@@ -148,11 +157,16 @@ def _heights_of(survey: Mapping[str, Any], extent: Box, otherwise: tuple[float, 
 
 
 def _add_view(aoi: AoiWriter, source: ViewSource, facts: Mapping[str, Any], cut: Cut) -> str | None:
-    """Add a view's crop; the reason if it shows nothing of the core."""
+    """Add a view's crop; the reason if it shows nothing of the core, or if the survey left it out.
+
+    Cut by the vendor's camera and an allowance, so that a corrected pointing moves no crop.
+    """
+    if "left_out" in facts:
+        return f"{source.name} {facts['left_out']}"
     with open_raster(source.path) as dataset:
-        rpc = read_rpc(dataset)
+        rpc = rpc_from_json(facts["rpc"]).corrected(correction_from_json(facts.get("pointing")))
         size = (dataset.width, dataset.height)
-        crop = crop_for(rpc, cut.to_geodetic, cut.extent, cut.heights_m, size, cut.allowance_px)
+        crop = crop_for(rpc.corrected(None), cut.to_geodetic, cut.extent, cut.heights_m, size, cut.allowance_px)
         if crop is None:
             return f"{source.name} doesn't see it"
         pixels = read_crop(dataset, crop)

@@ -8,18 +8,20 @@ from typing import Any
 
 import numpy as np
 
+from cityweave.aoi import correction_to_json, rpc_from_json
 from cityweave.cameras import geodetic_transform
 from cityweave.config import Config, SourcesConfig
 from cityweave.grid import CellGrid
 from cityweave.io.heights import read_heights
 from cityweave.io.pointcloud import is_point_cloud
 from cityweave.io.raster import open_raster
-from cityweave.io.satellite import read_rpc
 from cityweave.manifest import Products, Run, run_job
 from cityweave.plan import base_folder, resolved_sources, vertical_grid
 from cityweave.survey.envelope import WINDOW_M, envelopes, terrain_grid
 from cityweave.survey.exposure import display_range, normalisations, reference_view, sample_grid, sample_view
 from cityweave.survey.inventory import Place, describe_heights, describe_ortho, describe_view
+from cityweave.survey.pointing import Pointing, solve_pointing
+from cityweave.survey.ties import Reach, TieView
 
 
 def run(run: Run) -> None:
@@ -55,10 +57,16 @@ def survey(config: Config, sources: SourcesConfig) -> dict[str, Any]:
 
     coarse = terrain_grid(city)
     terrain = _terrain(config, sources, coarse)
-    views, exposures = _views(config, sources, place)
+    views = []
+    for source in sources.views:
+        with open_raster(source.path) as dataset:
+            views.append(describe_view(source, dataset, place))
+    pointing = _pointing(config, sources, views, place)
+    exposures = _exposures(config, sources, views, pointing, place)
     return {
         "city": city.name,
-        "views": [{**view, **exposures[view["name"]]} for view in views],
+        "views": [{**view, **exposures[view["name"]], **_of_view(view["name"], pointing)} for view in views],
+        "pointing": pointing.report,
         "reference_view": reference_view(views) if views else None,
         "ortho": [describe_ortho(source, place) for source in sources.ortho],
         "terrain": describe_heights(sources.terrain, place) if sources.terrain else None,
@@ -75,18 +83,40 @@ def _terrain(config: Config, sources: SourcesConfig, grid: CellGrid) -> np.ndarr
     return read_heights(sources.terrain, grid, config.city, ground=True)
 
 
-def _views(
-    config: Config, sources: SourcesConfig, place: Place
-) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
+def _pointing(config: Config, sources: SourcesConfig, views: list[dict[str, Any]], place: Place) -> Pointing:
+    tied = [
+        TieView(
+            source.name, source.path, source.mask, rpc_from_json(view["rpc"]), tuple(view["size_px"]), view["gsd_m"],
+            view["saturation"],
+        )
+        for source, view in zip(sources.views, views, strict=True)
+    ]  # fmt: skip
+    allowance = config.ingest.pointing_allowance_px
+    reach = Reach(config.city.box, config.city.heights_m, allowance, WINDOW_M, place.to_geodetic)
+    return solve_pointing(tied, reach, config.survey.pointing)
+
+
+def _of_view(name: str, pointing: Pointing) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    if name in pointing.corrections:
+        out["pointing"] = correction_to_json(pointing.corrections[name])
+    if name in pointing.left_out:
+        out["left_out"] = pointing.left_out[name]
+    return out
+
+
+def _exposures(
+    config: Config, sources: SourcesConfig, views: list[dict[str, Any]], pointing: Pointing, place: Place
+) -> dict[str, dict[str, Any]]:
+    if not views:
+        return {}
     grid = sample_grid(place.box, config.survey.sample_gsd_m)
     heights = _terrain(config, sources, grid)
-    views, samples = [], {}
-    for source in sources.views:
+    samples = {}
+    for source, view in zip(sources.views, views, strict=True):
+        rpc = rpc_from_json(view["rpc"]).corrected(pointing.corrections.get(source.name))
         with open_raster(source.path) as dataset:
-            views.append(describe_view(source, dataset, place))
-            samples[source.name] = sample_view(dataset, read_rpc(dataset), place, grid, heights)
-    if not views:
-        return [], {}
+            samples[source.name] = sample_view(dataset, rpc, place, grid, heights)
     reference = reference_view(views)
     exposure = normalisations(samples, reference)
     by_name = {view["name"]: view for view in views}
@@ -96,4 +126,4 @@ def _views(
         same_bands = view["bands"] == by_name[reference]["bands"]
         own = display if same_bands else {key: [values[0]] * view["bands"] for key, values in display.items()}
         out[name] = {"exposure": exposure[name], "display": own}
-    return views, out
+    return out
