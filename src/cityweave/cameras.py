@@ -17,14 +17,10 @@ import numpy as np
 
 from cityweave.errors import DataError, MissingCapability
 from cityweave.grid import Box
-from cityweave.rpc import RPC, Correction
+from cityweave.rpc import RPC as RPC
+from cityweave.rpc import Correction as Correction
 
 ToGeodetic = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
-
-__all__ = [
-    "RPC", "Correction", "Pinhole", "PolyCamera", "ToGeodetic", "fit_local", "geodetic_transform", "project_poly",
-    "vertical_shift_pipeline",
-]  # fmt: skip
 
 MAX_POLY_ERROR_PX = 0.02
 
@@ -87,6 +83,12 @@ class PolyCamera:
         return -np.linalg.solve(linear[:, :2], linear[:, 2])
 
 
+def _box_samples(box: Box, z_range_m: tuple[float, float], counts: tuple[int, int, int]) -> list[np.ndarray]:
+    spans = ((box.xmin, box.xmax), (box.ymin, box.ymax), z_range_m)
+    axes = [np.linspace(low, high, count) for (low, high), count in zip(spans, counts, strict=True)]
+    return [axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")]
+
+
 def fit_local(
     rpc: RPC,
     to_geodetic: ToGeodetic,
@@ -96,11 +98,6 @@ def fit_local(
 ) -> PolyCamera:
     """Fit a polynomial camera over `box` and absolute heights `z_range_m`, in metres relative to `origin_m`."""
 
-    def samples(counts: tuple[int, int, int]) -> list[np.ndarray]:
-        spans = ((box.xmin, box.xmax), (box.ymin, box.ymax), z_range_m)
-        axes = [np.linspace(low, high, count) for (low, high), count in zip(spans, counts, strict=True)]
-        return [axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")]
-
     centre = np.array([(box.xmin + box.xmax) / 2, (box.ymin + box.ymax) / 2, sum(z_range_m) / 2])
     scale = np.array([box.width / 2, box.height / 2, max((z_range_m[1] - z_range_m[0]) / 2, 1.0)])
 
@@ -108,11 +105,11 @@ def fit_local(
         local = [(p - c) / s for p, c, s in zip(points, centre, scale, strict=True)]
         return _poly_terms(*local), np.stack(rpc.project(*to_geodetic(*points)), axis=-1)
 
-    terms, image = terms_and_image(samples((9, 9, 5)))
+    terms, image = terms_and_image(_box_samples(box, z_range_m, (9, 9, 5)))
     if not np.isfinite(image).all():
         raise DataError("the RPC gives no finite image position inside the tile; is it the right camera?")
     solution, *_ = np.linalg.lstsq(terms, image, rcond=None)
-    terms, image = terms_and_image(samples((8, 8, 4)))
+    terms, image = terms_and_image(_box_samples(box, z_range_m, (8, 8, 4)))
     error_px = float(np.abs(terms @ solution - image).max())
     if error_px > MAX_POLY_ERROR_PX:
         raise DataError(
@@ -120,6 +117,60 @@ def fit_local(
             f"degree 2, {MAX_POLY_ERROR_PX} px is accepted: use smaller tiles or a smaller height range"
         )
     return PolyCamera(np.ascontiguousarray(solution.T), centre - np.asarray(origin_m), scale, error_px)
+
+
+@dataclass(frozen=True)
+class PerspectiveFit:
+    """The 3 x 4 matrix that comes nearest to an RPC inside a box: local metres to homogeneous image positions.
+
+    `error_px` is its largest distance from the RPC there. A line scanner is no pinhole; this is for programs that know
+    no other camera.
+    """
+
+    matrix: np.ndarray  # (3, 4)
+    error_px: float
+
+    def project(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        points = np.stack([*np.broadcast_arrays(x, y, z), np.ones(np.broadcast(x, y, z).shape)], axis=-1)
+        u, v, w = np.moveaxis(points @ self.matrix.T, -1, 0)
+        return u / w, v / w
+
+
+def fit_perspective(
+    rpc: RPC,
+    to_geodetic: ToGeodetic,
+    box: Box,
+    z_range_m: tuple[float, float],
+    origin_m: tuple[float, float, float],
+) -> PerspectiveFit:
+    """Least squares over `box` and absolute heights `z_range_m`, in metres relative to `origin_m`."""
+    points = _box_samples(box, z_range_m, (9, 9, 5))
+    centre = np.array([(box.xmin + box.xmax) / 2, (box.ymin + box.ymax) / 2, sum(z_range_m) / 2])
+    scale = max(box.width, box.height, z_range_m[1] - z_range_m[0]) / 2
+    local = np.stack([(p - c) / scale for p, c in zip(points, centre, strict=True)] + [np.ones(len(points[0]))], axis=1)
+    u, v = rpc.project(*to_geodetic(*points))
+    if not (np.isfinite(u).all() and np.isfinite(v).all()):
+        raise DataError("the RPC gives no finite image position inside the tile; is it the right camera?")
+    middle = np.array([u.mean(), v.mean()])
+    nothing, weight = np.zeros_like(local), np.ones(len(u))
+    for _ in range(3):  # the denominator weighs the equations: with its last value they are the image's own
+        rows = [
+            np.hstack([local, nothing, -(u - middle[0])[:, None] * local[:, :3]]) * weight[:, None],
+            np.hstack([nothing, local, -(v - middle[1])[:, None] * local[:, :3]]) * weight[:, None],
+        ]
+        right = np.concatenate([(u - middle[0]) * weight, (v - middle[1]) * weight])
+        solution, *_ = np.linalg.lstsq(np.vstack(rows), right, rcond=None)
+        weight = 1 / (1 + local[:, :3] @ solution[8:])
+    matrix = np.vstack([solution[:4], solution[4:8], [*solution[8:], 1.0]])
+    matrix[:2] += middle[:, None] * matrix[2]
+    to_unit = np.eye(4) / scale
+    to_unit[:3, 3] = (np.asarray(origin_m) - centre) / scale
+    to_unit[3, 3] = 1
+    fit = PerspectiveFit(matrix @ to_unit, 0.0)
+    tested = _box_samples(box, z_range_m, (8, 8, 4))
+    found = fit.project(*(p - o for p, o in zip(tested, origin_m, strict=True)))
+    error = np.abs(np.subtract(found, rpc.project(*to_geodetic(*tested)))).max()
+    return PerspectiveFit(fit.matrix, float(error))
 
 
 @dataclass(frozen=True)

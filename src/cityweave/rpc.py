@@ -68,7 +68,6 @@ class Correction:
         x, y = u - self.about_px[0], v - self.about_px[1]
         return u + (self.du_px + a * x + b * y), v + (self.dv_px + c * x + d * y)
 
-
     def at_edge(self) -> list[float]:
         """The linear part at the image's edge, half its size from `about_px`: pixels."""
         return [value * max(self.about_px) for value in self.affine]
@@ -182,7 +181,9 @@ class RPC:
             key = name.upper() + ("_COEFF" if name in _COEFFICIENTS else "")
             if key not in upper:
                 raise DataError(f"{where}: RPC without {key}; all of the RPC00B fields are needed")
-            numbers = tuple(float(part) for part in upper[key].replace(",", " ").split())
+            parts = upper[key].replace(",", " ").split()
+            # GDAL hands on the unit that some files write behind an offset.
+            numbers = tuple(map(float, parts if name in _COEFFICIENTS else parts[:1]))
             values[name] = numbers if name in _COEFFICIENTS else numbers[0]
         return RPC(**values)  # type: ignore[arg-type]
 

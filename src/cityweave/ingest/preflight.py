@@ -67,7 +67,7 @@ def _check_view(source: ViewSource, config: Config, to_geodetic: ToGeodetic) -> 
     from cityweave.io.satellite import crop_for, read_rpc
 
     with open_raster(source.path) as dataset:
-        rpc = read_rpc(dataset)
+        rpc = read_rpc(dataset, source)
         picture_bands(dataset)
         check_readable(dataset)
         size = (dataset.width, dataset.height)
@@ -98,7 +98,7 @@ def _check_ortho(source: OrthoSource, config: Config) -> None:
     from cityweave.io.raster import check_readable, footprint, horizontal_crs, open_raster, picture_bands
 
     with open_raster(source.path) as dataset:
-        outline = footprint(dataset, horizontal_crs(dataset), config.city.crs)
+        outline = footprint(dataset, horizontal_crs(dataset, source.crs), config.city.crs)
         picture_bands(dataset)
         check_readable(dataset)
     _check_overlap(source.path, outline, config.city.box)

@@ -86,7 +86,9 @@ def agreeing(ties: Ties, rpcs: Sequence[RPC], within_px: float = AGREE_PX) -> np
     """Observations whose distance across the epipolar line is the usual one of their pair; masters among them."""
     rows, masters, distance = across_residuals(rpcs, ties)
     keep = np.zeros(len(ties.tie), bool)
-    pairs = np.minimum(ties.view[rows], ties.view[masters]) * ties.views + np.maximum(ties.view[rows], ties.view[masters])
+    pairs = np.minimum(ties.view[rows], ties.view[masters]) * ties.views + np.maximum(
+        ties.view[rows], ties.view[masters]
+    )
     # The sign is the same in both directions of a pair: with the views, the line's direction turns round as well.
     for pair in np.unique(pairs):
         here = pairs == pair
@@ -109,6 +111,7 @@ class Adjusted:
     solution: np.ndarray  # (views, unknowns), pixels
     residual: np.ndarray  # (observations, 2), pixels, before rounding
     weight: np.ndarray  # (observations,) in 0..1
+    ground: np.ndarray  # (ties, 3) degrees and metres above the ellipsoid
 
 
 def adjust(rpcs: Sequence[RPC], ties: Ties, model: Model) -> Adjusted:
@@ -131,7 +134,7 @@ def adjust(rpcs: Sequence[RPC], ties: Ties, model: Model) -> Adjusted:
         size = np.linalg.norm(residual, axis=1)
         scale = max(LEAST_SCALE_PX, 1.4826 * float(np.median(size[weight > 0])))
         weight = _paired(ties, np.clip(1 - (size / (TUKEY * scale)) ** 2, 0, 1) ** 2)
-    return Adjusted(solution, residual, weight)
+    return Adjusted(solution, residual, weight, ground)
 
 
 def _shared_moves(ties: Ties, slopes: np.ndarray, design: np.ndarray, affine: bool, n: int) -> np.ndarray:

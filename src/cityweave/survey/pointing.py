@@ -34,6 +34,7 @@ class Pointing:
     left_out: dict[str, str] = field(default_factory=dict)  # view and reason
     warnings: list[str] = field(default_factory=list)
     report: dict[str, Any] | None = None
+    ground: np.ndarray = field(default_factory=lambda: np.empty((0, 3)))  # of the ties: degrees, metres (ellipsoid)
 
 
 def solve_pointing(views: Sequence[TieView], reach: Reach, settings: PointingConfig) -> Pointing:
@@ -155,8 +156,8 @@ def _why_untied(
         f"can't be tied to {other}, its best partner: of {best.tried} places tried {best.found} were found in both and "
         f"{best.agreed} of these agree"
         + (f"; {best.reason}" if best.reason and best.agreed >= settings.least_ties else "")
-        + f" (at least {settings.least_ties} and {LEAST_SHARE:.0%} are needed); clouds, other places, swapped images or "
-        "another image's RPC look like this"
+        + f" (at least {settings.least_ties} and {LEAST_SHARE:.0%} are needed); clouds, other places, swapped images "
+        "or another image's RPC look like this"
     )
 
 
@@ -191,6 +192,7 @@ def _solve_group(
     adjusted = adjust(rpcs, own, model)
     corrections = model.corrections(adjusted.solution)
     used = own.kept(adjusted.weight > 0)
+    out.ground = np.concatenate([out.ground, adjusted.ground[np.unique(own.tie[adjusted.weight > 0])]])
     corrected = [rpc.corrected(correction) for rpc, correction in zip(rpcs, corrections, strict=True)]
     before, after = _Residuals.of(rpcs, used), _Residuals.of(corrected, used)
     worth = any(_is_worth(before, after, pair, settings) for pair in before.pairs())

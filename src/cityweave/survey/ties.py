@@ -6,8 +6,8 @@ by how much says how high it is; what it moves across is the error of their poin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -52,10 +52,14 @@ class Reach:
     """Where and how far to look."""
 
     box: Box
-    heights_m: tuple[float, float]
+    heights_m: tuple[float, float]  # of the whole city
     allowance_px: float  # how far one RPC may point wrong
     window_m: int
     to_geodetic: ToGeodetic
+    known_m: Mapping[tuple[float, float], tuple[float, float]] = field(default_factory=dict)  # window's corner to range
+
+    def heights_of(self, window: Tile) -> tuple[float, float]:
+        return self.known_m.get((window.core.xmin, window.core.ymin), self.heights_m)
 
 
 @dataclass
@@ -262,16 +266,18 @@ class _Scene:
         half = (self.heights_m[1] - self.heights_m[0]) / 2 * per_metre + off
         reach, across = int(np.ceil(half / 4)), int(np.ceil(off / 4))
         out = np.empty((len(points), 5))
-        match_points(*self.planes[master].levels, *self.planes[other].levels, points, along, -reach, reach, across, out)
+        levels = (*self.planes[master].levels, *self.planes[other].levels)
+        match_points(*levels, points, along, -reach, reach, across, out)
+        correlation, second, sigma = out[:, 2:].T
         with np.errstate(invalid="ignore"):
-            sure = (out[:, 2] >= MIN_CORRELATION) & (out[:, 2] - out[:, 3] >= MIN_MARGIN) & (out[:, 4] < MAX_SIGMA_CELLS)
+            sure = (correlation >= MIN_CORRELATION) & (correlation - second >= MIN_MARGIN) & (sigma < MAX_SIGMA_CELLS)
         image = self.image(other, points[:, 1] + 0.5 + out[:, 0], points[:, 0] + 0.5 + out[:, 1])
         return np.where(sure[:, None], image, np.nan)
 
 
 def _scene(views: Sequence[TieView], window: Tile, reach: Reach) -> _Scene | None:
     """Planes of all views that show the window; None when fewer than two do."""
-    heights = reach.heights_m
+    heights = reach.heights_of(window)
     patch = (COARSE_HALF + 1) * 4 + FINE_HALF
     crops = {}
     for k, view in enumerate(views):
@@ -299,19 +305,29 @@ def _scene(views: Sequence[TieView], window: Tile, reach: Reach) -> _Scene | Non
 
 
 def _plane(
-    view: TieView, crop: Crop, camera: PolyCamera, lean: np.ndarray, place: tuple[float, float, float, float], side: int, margin: int
+    view: TieView,
+    crop: Crop,
+    camera: PolyCamera,
+    lean: np.ndarray,
+    place: tuple[float, float, float, float],
+    side: int,
+    margin: int,
 ) -> _Plane:
-    image = read_grey(view, crop)
-    coefficients, centre, scale = camera.arrays()
-    local = coefficients.copy()
-    local[:, 0] -= (crop.left, crop.top)
     fine = np.empty((side, side), np.float32)
-    sample_plane(image, local, centre, scale, *place, fine)
+    sample_plane(read_grey(view, crop), *camera_of_crop(camera, crop), *place, fine)
     strength = np.empty((side - 2 * margin, side - 2 * margin))
     full = np.inf if view.saturation is None else view.saturation * 0.998  # interpolated values stay a little below
     corner_strength(fine, margin, margin, full, strength)
     middle = halved(fine)
     return _Plane((fine, middle, halved(middle)), strength, camera, lean)
+
+
+def camera_of_crop(camera: PolyCamera, crop: Crop, pixels: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Arrays of the camera to the pixels of a crop, or of its means over `pixels` x `pixels`."""
+    coefficients, centre, scale = camera.arrays()
+    local = coefficients.copy()
+    local[:, 0] -= (crop.left, crop.top)
+    return local / pixels, centre, scale
 
 
 def read_grey(view: TieView, crop: Crop) -> np.ndarray:
