@@ -44,7 +44,7 @@ def coarse_range(
         return city
     gsd = PIXELS * max(views[k].gsd_m for k in crops)
     used = sorted({k for pair in pairs for k in pair})
-    images = {k: _reduced(read_grey(views[k], crops[k])) for k in used}
+    images = {k: _reduced(read_grey(views[k], crops[k])[0]) for k in used}
     planes = {k: (images[k], *camera_of_crop(cameras[k], crops[k], PIXELS)) for k in used}
     move = min(float(np.hypot(*(cameras[a].lean() - cameras[b].lean()))) for a, b in pairs)
     step = float(np.clip(STEP_CELLS * gsd / move, *STEPS_M))

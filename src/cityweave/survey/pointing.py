@@ -46,24 +46,25 @@ def solve_pointing(views: Sequence[TieView], reach: Reach, settings: PointingCon
     ties = found.kept(keep)
     out = Pointing()
     groups = _groups(len(views), [pair for pair, verdict in pairs.items() if verdict.tied])
-    few = _few_but_agreeing(views, pairs, groups, out)
-    for view in range(len(views)):
-        if view not in few and not any(view in group for group in groups):
-            out.left_out[views[view].name] = _why_untied(view, views, found, pairs, settings)
-    if len(views) - len(out.left_out) < 2:
+    told = [_solve_group(group, views, ties, pairs, reach, settings, out) for group in groups]
+    loose = set(range(len(views))) - {view for group in groups for view in group}
+    loose -= _few_but_agreeing(views, found, pairs, loose, out)
+    for view in sorted(loose):
+        out.left_out[views[view].name] = _why_untied(view, views, found, pairs, settings, reach.allowance_px)
+    if len(views) - len(loose) < 2:
         raise DataError(_refusal(views, out))
     out.warnings += [f"view {name} is left out: {reason}" for name, reason in out.left_out.items()]
     if len(groups) > 1:
         named = " and ".join(", ".join(views[k].name for k in group) for group in groups)
         out.warnings.append(f"no ties between {named}: their heights may differ by a step")
-    described = [_solve_group(group, views, ties, pairs, reach, settings, out) for group in groups]
+    used = np.sum([group["of_view"] for group in told], axis=0) if told else np.zeros(len(views), int)
     out.report = {
         "model": settings.model,
         "applied": bool(out.corrections),
         "gauge": GAUGE,
-        "ties": sum(entry["ties"] for entry in described),
-        "views": {view.name: _view_entry(view.name, k, ties, out) for k, view in enumerate(views)},
-        "pairs": [pair for entry in described for pair in entry["pairs"]],
+        "ties": sum(group["ties"] for group in told),
+        "views": {view.name: _view_entry(view.name, int(count), out) for view, count in zip(views, used, strict=True)},
+        "pairs": [pair for group in told for pair in group["pairs"]],
         "warnings": out.warnings,
     }
     return out
@@ -73,10 +74,9 @@ def solve_pointing(views: Sequence[TieView], reach: Reach, settings: PointingCon
 class _Verdict:
     tried: int
     found: int
-    agreed: int
-    apart_px: float  # median across the epipolar line, by the RPCs
-    tied: bool
-    reason: str | None
+    agreed: np.ndarray  # observations
+    apart_px: float  # across the epipolar line, by the RPCs
+    tied: bool  # whether the pair counts
 
 
 def _judged(
@@ -90,18 +90,11 @@ def _judged(
     for a, b in combinations(range(len(views)), 2):
         here = rows[(low == a) & (high == b)]
         agreed = here[keep[here]]
-        apart = float(np.median(distance[np.isin(rows, agreed)])) if len(agreed) else 0.0
-        reason = None
-        if len(agreed) < settings.least_ties or len(agreed) < LEAST_SHARE * len(here):
-            reason = f"{len(agreed)} of {len(here)} places found in both agree"
-        elif abs(apart) > 2 * reach.allowance_px:
-            reason = (
-                f"their RPCs disagree by {abs(apart):.1f} px, more than twice ingest.pointing_allowance_px "
-                f"({reach.allowance_px:g})"
-            )
+        apart = abs(float(np.median(distance[np.isin(rows, agreed)]))) if len(agreed) else 0.0
+        enough = len(agreed) >= max(settings.least_ties, LEAST_SHARE * len(here))
         tried = int(ties.tried[a, b] + ties.tried[b, a])
-        verdicts[a, b] = _Verdict(tried, len(here), len(agreed), apart, reason is None, reason)
-        if reason is not None:
+        verdicts[a, b] = _Verdict(tried, len(here), agreed, apart, enough and apart <= 2 * reach.allowance_px)
+        if not verdicts[a, b].tied:
             keep[here] = False
     return keep, verdicts
 
@@ -117,22 +110,24 @@ def _groups(count: int, pairs: Sequence[tuple[int, int]]) -> list[list[int]]:
 
 
 def _few_but_agreeing(
-    views: Sequence[TieView],
-    pairs: dict[tuple[int, int], _Verdict],
-    groups: list[list[int]],
-    out: Pointing,
+    views: Sequence[TieView], found: Ties, pairs: dict[tuple[int, int], _Verdict], loose: set[int], out: Pointing
 ) -> set[int]:
-    """Views with too few ties to be corrected that need no correction."""
+    """Views with too few ties to be corrected that need no correction: they agree with a partner as it is now."""
     kept: set[int] = set()
-    for (a, b), verdict in pairs.items():
-        if verdict.tied or verdict.agreed < FEW_TIES or verdict.agreed < LEAST_SHARE * verdict.found:
+    rpcs = [view.rpc.corrected(out.corrections.get(view.name)) for view in views]
+    for pair, verdict in pairs.items():
+        own = loose.intersection(pair)
+        if not own or len(verdict.agreed) < max(FEW_TIES, LEAST_SHARE * verdict.found):
             continue
-        loose = [k for k in (a, b) if not any(k in group for group in groups)]
-        if loose and abs(verdict.apart_px) <= FEW_PX:
-            kept |= set(loose)
+        rows = np.zeros(len(found.tie), bool)
+        rows[verdict.agreed] = True
+        rows |= found.master & np.isin(found.tie, found.tie[rows])
+        apart = float(np.median(np.abs(across_residuals(rpcs, found.kept(rows))[2])))
+        if apart <= FEW_PX:
+            kept |= own
             out.warnings.append(
-                f"{views[a].name} and {views[b].name} have only {verdict.agreed} ties, which agree with their RPCs to "
-                f"{abs(verdict.apart_px):.2f} px: used uncorrected"
+                f"{views[pair[0]].name} and {views[pair[1]].name} have only {len(verdict.agreed)} ties, which agree "
+                f"with their RPCs to {apart:.2f} px: {', '.join(views[k].name for k in sorted(own))} used uncorrected"
             )
     return kept
 
@@ -143,6 +138,7 @@ def _why_untied(
     ties: Ties,
     pairs: dict[tuple[int, int], _Verdict],
     settings: PointingConfig,
+    allowance_px: float,
 ) -> str:
     own = {pair: verdict for pair, verdict in pairs.items() if view in pair}
     tried = sum(verdict.tried for verdict in own.values())
@@ -150,19 +146,21 @@ def _why_untied(
         if ties.plain[view]:
             return "it shows no contrast where other views show the same ground"
         return "it shows no ground of the city that another view shows"
-    (a, b), best = max(own.items(), key=lambda item: (item[1].agreed, item[1].found))
+    (a, b), best = max(own.items(), key=lambda item: (len(item[1].agreed), item[1].found))
     other = views[b if view == a else a].name
+    agreed = f"of {best.tried} places tried {best.found} were found in both and {len(best.agreed)} of these agree"
+    wanted = f"at least {settings.least_ties} and {LEAST_SHARE:.0%} are needed"
+    if best.apart_px > 2 * allowance_px:
+        wanted = f"but by {best.apart_px:.1f} px apart, more than twice ingest.pointing_allowance_px ({allowance_px:g})"
     return (
-        f"can't be tied to {other}, its best partner: of {best.tried} places tried {best.found} were found in both and "
-        f"{best.agreed} of these agree"
-        + (f"; {best.reason}" if best.reason and best.agreed >= settings.least_ties else "")
-        + f" (at least {settings.least_ties} and {LEAST_SHARE:.0%} are needed); clouds, other places, swapped images "
-        "or another image's RPC look like this"
+        f"can't be tied to {other}, its best partner: {agreed}, {wanted}; clouds, other places, swapped images or "
+        "another image's RPC look like this"
     )
 
 
 def _refusal(views: Sequence[TieView], out: Pointing) -> str:
-    reasons = "; ".join(f"{name} {reason}" for name, reason in out.left_out.items())
+    told = list(out.left_out.items())[: 1 if len(views) == 2 else None]  # of two views, each says the same
+    reasons = "; ".join(f"{name} {reason}" for name, reason in told)
     return (
         f"pointing: fewer than 2 of {len(views)} views can be tied together. {reasons}. Accepted: two views that show "
         "the same ground clearly, each with its own RPC; a larger ingest.pointing_allowance_px; or "
@@ -209,6 +207,7 @@ def _solve_group(
     told = after if worth else before
     return {
         "ties": used.count,
+        "of_view": np.bincount(np.asarray(group)[used.view], minlength=len(views)),
         "pairs": [
             {"views": [chosen[a].name, chosen[b].name], **_pair_entry(a, b, group, pairs, used, before, told)}
             for a, b in before.pairs()
@@ -240,11 +239,18 @@ class _Residuals:
 
 
 def _is_worth(before: _Residuals, after: _Residuals, pair: tuple[int, int], settings: PointingConfig) -> bool:
+    """By what it moves across the epipolar lines, or by what it takes off the residuals of ties in several views."""
     here = before.here(pair)
     moved = before.across[here] - after.across[here]
-    spread = 1.4826 * np.median(np.abs(after.across[here] - np.median(after.across[here])))
-    error = 1.2533 * spread / np.sqrt(len(moved))
-    return bool(np.sqrt(np.median(moved**2)) > max(settings.apply_from_px, SURE * error))
+    error = 1.2533 * _spread(after.across[here]) / np.sqrt(len(moved))
+    across = float(np.sqrt(np.median(moved**2)))
+    taken = float(np.median(before.off[here] ** 2) - np.median(after.off[here] ** 2))
+    return max(across, np.sqrt(max(taken, 0.0))) > max(settings.apply_from_px, SURE * error)
+
+
+def _spread(values: np.ndarray) -> float:
+    """Standard deviation, by the median."""
+    return float(1.4826 * np.median(np.abs(values - np.median(values))))
 
 
 def _pair_entry(
@@ -267,7 +273,7 @@ def _pair_entry(
         "apart_px": _rounded(np.median(before.across[here])),
         "before_px": _rounded(np.median(np.abs(before.across[here]))),
         "after_px": _rounded(np.median(np.abs(after.across[here]))),
-        "spread_px": _rounded(1.4826 * np.median(np.abs(after.across[here] - np.median(after.across[here])))),
+        "spread_px": _rounded(_spread(after.across[here])),
         "reprojection_before_px": _rounded(np.sqrt(np.mean(before.off[here] ** 2))),
         "reprojection_after_px": _rounded(np.sqrt(np.mean(after.off[here] ** 2))),
     }
@@ -277,9 +283,9 @@ def _rounded(value: float) -> float:
     return round(float(value), 3) + 0.0
 
 
-def _view_entry(name: str, view: int, ties: Ties, out: Pointing) -> dict[str, Any]:
+def _view_entry(name: str, ties: int, out: Pointing) -> dict[str, Any]:
     correction = out.corrections.get(name)
-    entry: dict[str, Any] = {"ties": int((ties.view == view).sum())}
+    entry: dict[str, Any] = {"ties": ties}
     if correction is not None:
         entry |= {"du_px": correction.du_px, "dv_px": correction.dv_px}
         if any(correction.affine):

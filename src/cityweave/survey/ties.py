@@ -28,6 +28,7 @@ from cityweave.survey.patches import (
 CELL_M = 16  # one point is tried in each
 MOST_WINDOWS = 64
 MOST_ANGLE_DEG = 45.0  # between two views; beyond, roofs and streets look too different
+SPREAD = 100.0  # of the brightness in an image that is being compared
 MIN_CORRELATION, MIN_MARGIN, MAX_SIGMA_CELLS = 0.6, 0.03, 0.2
 
 
@@ -314,9 +315,9 @@ def _plane(
     margin: int,
 ) -> _Plane:
     fine = np.empty((side, side), np.float32)
-    sample_plane(read_grey(view, crop), *camera_of_crop(camera, crop), *place, fine)
+    image, full = read_grey(view, crop)
+    sample_plane(image, *camera_of_crop(camera, crop), *place, fine)
     strength = np.empty((side - 2 * margin, side - 2 * margin))
-    full = np.inf if view.saturation is None else view.saturation * 0.998  # interpolated values stay a little below
     corner_strength(fine, margin, margin, full, strength)
     middle = halved(fine)
     return _Plane((fine, middle, halved(middle)), strength, camera, lean)
@@ -330,13 +331,23 @@ def camera_of_crop(camera: PolyCamera, crop: Crop, pixels: int = 1) -> tuple[np.
     return local / pixels, centre, scale
 
 
-def read_grey(view: TieView, crop: Crop) -> np.ndarray:
-    """Mean of the bands, float32, NaN where nothing may be used."""
+def read_grey(view: TieView, crop: Crop) -> tuple[np.ndarray, float]:
+    """Mean of the bands with mean 0 and spread 100, float32, NaN where nothing may be used; and where it is full.
+
+    All NaN when the crop shows one value only.
+    """
     with open_raster(view.path) as dataset:
         pixels = read_crop(dataset, crop)
     invalid = pixels.invalid
     if view.mask is not None:
         invalid = invalid | read_excluded(view.mask, crop, view.size_px)
     grey: np.ndarray = pixels.image.astype(np.float32).mean(axis=0, dtype=np.float32)
+    seen = grey[~invalid].astype(np.float64)
+    mean, spread = (float(seen.mean()), float(seen.std())) if seen.size else (0.0, 0.0)
+    if not spread > 1e-5 * abs(mean):
+        return np.full(grey.shape, np.nan, np.float32), np.inf
+    grey = (grey - np.float32(mean)) * np.float32(SPREAD / spread)
     grey[invalid] = np.nan
-    return grey
+    if view.saturation is None:
+        return grey, np.inf
+    return grey, (view.saturation * 0.998 - mean) * SPREAD / spread  # interpolated values stay a little below
