@@ -152,7 +152,7 @@ class PointingConfig(Section):
     )
     least_ties: int = Field(12, ge=6, description="ties that a pair of views needs to count")
     apply_from_px: float = Field(
-        0.1, ge=0, description="smaller corrections are not applied: RPCs that agree stay as they are"
+        0.2, ge=0, description="smaller corrections are not applied: ties of different dates are no better"
     )
 
 

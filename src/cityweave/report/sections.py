@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cityweave.manifest import Manifest, Run
 from cityweave.mesh import SURFACE
 from cityweave.render.city import tile_levels
-from cityweave.report import maps, page, plots, scenes
+from cityweave.report import maps, page, plots, pointing, scenes
 from cityweave.report.colours import ABOVE, COUNT, ERROR, INFERRED_RGB, UNKNOWN_RGB, css_gradient
 from cityweave.report.facts import (
     city_cells,
@@ -73,6 +73,7 @@ def build_page(run: Run) -> str:
     _mesh(out, material)
     _texture(out, material)
     _borders(out, material)
+    pointing.add_section(out, run)
     _tiles(out, material)
     _cost(out, material)
     _about(out, material)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,10 @@ def run(run: Run) -> None:
         with products.path("survey", ".json") as path:
             path.write_text(json.dumps(facts, indent=1) + "\n")
         products.notes["reference_view"] = facts["reference_view"]
+        if facts["pointing"] is not None:
+            products.notes["pointing"] = facts["pointing"]
+            for warning in facts["pointing"]["warnings"]:
+                print(f"warning: {warning}", file=sys.stderr)
 
     run_job(run, "survey", work, inputs=_inputs(config, sources))
 

@@ -193,7 +193,7 @@ def _solve_group(
     out.ground = np.concatenate([out.ground, adjusted.ground[np.unique(own.tie[adjusted.weight > 0])]])
     corrected = [rpc.corrected(correction) for rpc, correction in zip(rpcs, corrections, strict=True)]
     before, after = _Residuals.of(rpcs, used), _Residuals.of(corrected, used)
-    worth = any(_is_worth(before, after, pair, settings) for pair in before.pairs())
+    worth = any(_is_worth(before, after, pair, settings) for pair in before.pairs(settings.least_ties))
     if worth:
         for view, correction in zip(chosen, corrections, strict=True):
             out.corrections[view.name] = correction
@@ -210,7 +210,7 @@ def _solve_group(
         "of_view": np.bincount(np.asarray(group)[used.view], minlength=len(views)),
         "pairs": [
             {"views": [chosen[a].name, chosen[b].name], **_pair_entry(a, b, group, pairs, used, before, told)}
-            for a, b in before.pairs()
+            for a, b in before.pairs(settings.least_ties)
         ],
     }
 
@@ -231,8 +231,10 @@ class _Residuals:
         off = np.linalg.norm(reprojection(rpcs, ties), axis=1)
         return _Residuals(low, high, distance, np.sqrt((off[rows] ** 2 + off[masters] ** 2) / 2))
 
-    def pairs(self) -> list[tuple[int, int]]:
-        return sorted({(int(a), int(b)) for a, b in zip(self.low, self.high, strict=True)})
+    def pairs(self, least: int) -> list[tuple[int, int]]:
+        """Those with enough ties to tell anything."""
+        both, count = np.unique(np.stack([self.low, self.high], axis=1), axis=0, return_counts=True)
+        return [(int(a), int(b)) for (a, b), n in zip(both, count, strict=True) if n >= least]
 
     def here(self, pair: tuple[int, int]) -> np.ndarray:
         return (self.low == pair[0]) & (self.high == pair[1])

@@ -27,6 +27,7 @@ from cityweave.survey.patches import (
 
 CELL_M = 16  # one point is tried in each
 MOST_WINDOWS = 64
+MOST_LOOKS = 800  # in a window, all views together
 MOST_ANGLE_DEG = 45.0  # between two views; beyond, roofs and streets look too different
 SPREAD = 100.0  # of the brightness in an image that is being compared
 MIN_CORRELATION, MIN_MARGIN, MAX_SIGMA_CELLS = 0.6, 0.03, 0.2
@@ -233,12 +234,14 @@ class _Scene:
         """The most distinct pixel of each cell that is this view's turn, None where it has no contrast."""
         strength, side = self.planes[master].strength, round(CELL_M / self.gsd_m)
         per_window = self.window.size_m // CELL_M
+        sparse = -(-(per_window**2) * (len(self.planes) - 1) // MOST_LOOKS)
         places: list[tuple[int, int] | None] = []
         cells = []
         for j in range(per_window):
             for i in range(per_window):
                 cell = (self.window.i * per_window + i, self.window.j * per_window + j)
-                if (cell[0] + 3 * cell[1]) % len(self.planes) != master:
+                turn, rest = divmod(cell[0] + 3 * cell[1], len(self.planes))
+                if rest != master or turn % sparse:
                     continue
                 left = round(i * CELL_M / self.gsd_m)
                 top = round((self.window.size_m - (j + 1) * CELL_M) / self.gsd_m)
