@@ -143,3 +143,38 @@ def test_real_views_have_their_published_geometry(shared_data: Path, tmp_path: P
     angles = [np.radians([v["off_nadir_deg"], v["view_azimuth_deg"]]) for v in (v1, v2)]
     rays = [np.array([np.sin(o) * np.sin(a), np.sin(o) * np.cos(a), np.cos(o)]) for o, a in angles]
     assert np.degrees(np.arccos(rays[0] @ rays[1])) == pytest.approx(17, abs=1)  # convergence, from its notes
+
+
+@pytest.mark.parametrize("size_m", [64, 2048])
+def test_windows_reach_as_far_as_tiles_and_halos_stick_out(size_m: int) -> None:
+    from cityweave.plan import city_tiles, ingest_halo_m, survey_reach_m
+    from cityweave.survey.envelope import windows
+
+    box = [315392, 4161536, 315393, 4161537]  # in the corner of its tile
+    config = load_config(
+        {
+            "city": {"name": "c", "crs": pictures.CRS, "vertical": "ellipsoid", "bounds_m": box, "heights_m": [0, 9]},
+            "tiles": {"size_m": size_m},
+            "sources": {"views": [{"name": name, "path": f"{name}.tif"} for name in "ab"]},
+        }
+    )
+    (tile,) = city_tiles(config)
+    cores = [window.core for window in windows(config.city, survey_reach_m(config))]
+    covered = Box(cores[0].xmin, cores[0].ymin, cores[-1].xmax, cores[-1].ymax)
+    assert covered.contains(tile.core.grow(ingest_halo_m(config)))
+
+
+@pytest.mark.parametrize(
+    ("nodata", "largest", "found"), [(65535, 4095, 4095.0), (65535, 3000, None), (None, 4095, 4095.0)]
+)
+def test_saturation_is_told_from_nodata(tmp_path: Path, nodata: int | None, largest: int, found: float | None) -> None:
+    from cityweave.io.raster import open_raster
+    from cityweave.survey.inventory import saturation_of
+
+    image = np.full((40, 50), 700, np.uint16)
+    image[3, 20] = largest
+    if nodata is not None:
+        image[:, :9] = nodata
+    path = pictures.write_view(tmp_path / "v.tif", image, None, nodata=nodata)
+    with open_raster(path) as dataset:
+        assert saturation_of(dataset) == found
