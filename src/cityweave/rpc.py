@@ -126,21 +126,18 @@ class RPC:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(u, v) and their derivatives (2, 3, n) by longitude, latitude (per degree) and height (per metre)."""
         local = self._normalised(lon, lat, height_m)
-        terms, slopes = _rpc_terms(*local), _rpc_slopes(*local)
+        shape = local[0].shape
+        flat = [value.ravel() for value in local]
+        coefficients = np.array([self.samp_num, self.line_num, self.samp_den, self.line_den])
+        values = coefficients @ _rpc_terms(*flat)
+        slopes = coefficients @ _rpc_slopes(*flat)  # (3, 4, n)
+        ratio = values[:2] / values[2:]
+        scale = np.array([self.samp_scale, self.line_scale])
         units = np.array([self.long_scale, self.lat_scale, self.height_scale])
-        image, derivatives = [], []
-        for num, den, scale, off in (
-            (self.samp_num, self.samp_den, self.samp_scale, self.samp_off),
-            (self.line_num, self.line_den, self.line_scale, self.line_off),
-        ):
-            above, below = np.tensordot(num, terms, 1), np.tensordot(den, terms, 1)
-            ratio = above / below
-            image.append(ratio * scale + off + 0.5)
-            top, bottom = (np.moveaxis(np.tensordot(slopes, c, (1, 0)), 0, -1) for c in (num, den))
-            slope = (top - ratio[..., None] * bottom) / below[..., None] * scale / units
-            derivatives.append(np.moveaxis(slope, -1, 0))
-        u, v = image
-        d = np.stack(derivatives)
+        d = (slopes[:, :2] - ratio * slopes[:, 2:]) / values[2:] * scale[:, None] / units[:, None, None]
+        d = np.moveaxis(d, 0, 1).reshape(2, 3, *shape)
+        u = (ratio[0] * self.samp_scale + self.samp_off + 0.5).reshape(shape)
+        v = (ratio[1] * self.line_scale + self.line_off + 0.5).reshape(shape)
         if self.correction is None:
             return u, v, d
         a, b, c, e = self.correction.affine

@@ -82,9 +82,11 @@ def across_residuals(rpcs: Sequence[RPC], ties: Ties) -> tuple[np.ndarray, np.nd
     return rows, masters, distance
 
 
-def agreeing(ties: Ties, rpcs: Sequence[RPC], within_px: float = AGREE_PX) -> np.ndarray:
-    """Observations whose distance across the epipolar line is the usual one of their pair; masters among them."""
-    rows, masters, distance = across_residuals(rpcs, ties)
+def agreeing(ties: Ties, rows: np.ndarray, masters: np.ndarray, distance: np.ndarray) -> np.ndarray:
+    """Observations whose distance across the epipolar line is the usual one of their pair; masters among them.
+
+    Of `across_residuals`: observations, their masters, distances.
+    """
     keep = np.zeros(len(ties.tie), bool)
     pairs = np.minimum(ties.view[rows], ties.view[masters]) * ties.views + np.maximum(
         ties.view[rows], ties.view[masters]
@@ -92,7 +94,7 @@ def agreeing(ties: Ties, rpcs: Sequence[RPC], within_px: float = AGREE_PX) -> np
     # The sign is the same in both directions of a pair: with the views, the line's direction turns round as well.
     for pair in np.unique(pairs):
         here = pairs == pair
-        keep[rows[here]] = np.abs(distance[here] - densest(distance[here], within_px)) <= within_px
+        keep[rows[here]] = np.abs(distance[here] - densest(distance[here], AGREE_PX)) <= AGREE_PX
     keep[ties.master] = True
     return keep
 

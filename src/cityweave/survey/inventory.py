@@ -85,11 +85,9 @@ def saturation_of(dataset: DatasetReader) -> float | None:
     shape = (math.ceil(dataset.height / factor), math.ceil(dataset.width / factor))
     bands = picture_bands(dataset)
     values = dataset.read(bands, out_shape=(len(bands), *shape), resampling=Resampling.nearest)
-    if dataset.nodata is not None:
-        values = values[:, ~(values == dataset.nodata).all(axis=0)]
-    if values.size == 0:
-        return None
     largest = int(values.max())
+    if dataset.nodata is not None and largest == dataset.nodata:
+        largest = int(values.max(initial=0, where=values != dataset.nodata))
     return float(largest) if largest in {2**bits - 1 for bits in SATURATING_BITS} else None
 
 

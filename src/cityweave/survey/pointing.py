@@ -83,8 +83,8 @@ def _judged(
     views: Sequence[TieView], rpcs: Sequence[RPC], ties: Ties, reach: Reach, settings: PointingConfig
 ) -> tuple[np.ndarray, dict[tuple[int, int], _Verdict]]:
     """Which observations to keep, and each pair's verdict."""
-    keep = agreeing(ties, rpcs)
     rows, masters, distance = across_residuals(rpcs, ties)
+    keep = agreeing(ties, rows, masters, distance)
     low, high = np.sort([ties.view[rows], ties.view[masters]], axis=0)
     verdicts = {}
     for a, b in combinations(range(len(views)), 2):
