@@ -76,12 +76,13 @@ def survey(config: Config, sources: SourcesConfig) -> dict[str, Any]:
     allowance = config.ingest.pointing_allowance_px
     reach = Reach(city.box, city.heights_m, allowance, WINDOW_M, place.to_geodetic, known)
     pointing = solve_pointing(tied, reach, config.survey.pointing)
-    exposures = _exposures(config, sources, views, pointing, place)
+    reference = reference_view([view for view in views if view["name"] not in pointing.left_out]) if views else None
+    exposures = _exposures(config, sources, views, pointing, place, reference) if reference else {}
     return {
         "city": city.name,
         "views": [{**view, **exposures[view["name"]], **_of_view(view["name"], pointing)} for view in views],
         "pointing": pointing.report,
-        "reference_view": reference_view(views) if views else None,
+        "reference_view": reference,
         "ortho": [describe_ortho(source, place) for source in sources.ortho],
         "terrain": describe_heights(sources.terrain, place) if sources.terrain else None,
         "reference": describe_heights(sources.reference, place) if sources.reference else None,
@@ -148,18 +149,20 @@ def _of_view(name: str, pointing: Pointing) -> dict[str, Any]:
 
 
 def _exposures(
-    config: Config, sources: SourcesConfig, views: list[dict[str, Any]], pointing: Pointing, place: Place
+    config: Config,
+    sources: SourcesConfig,
+    views: list[dict[str, Any]],
+    pointing: Pointing,
+    place: Place,
+    reference: str,
 ) -> dict[str, dict[str, Any]]:
-    if not views:
-        return {}
     grid = sample_grid(place.box, config.survey.sample_gsd_m)
     heights = _terrain(config, sources, grid)
     samples = {}
     for source, view in zip(sources.views, views, strict=True):
         rpc = rpc_from_json(view["rpc"]).corrected(pointing.corrections.get(source.name))
         with open_raster(source.path) as dataset:
-            samples[source.name] = sample_view(dataset, rpc, place, grid, heights)
-    reference = reference_view(views)
+            samples[source.name] = sample_view(dataset, rpc, place, grid, heights, source.mask)
     exposure = normalisations(samples, reference)
     by_name = {view["name"]: view for view in views}
     display = display_range(by_name[reference], samples[reference])

@@ -144,8 +144,8 @@ def _why_untied(
     tried = sum(verdict.tried for verdict in own.values())
     if tried == 0:
         if ties.plain[view]:
-            return "it shows no contrast where other views show the same ground"
-        return "it shows no ground of the city that another view shows"
+            return "shows no contrast where other views show the same ground"
+        return "shows no ground of the city that another view shows"
     (a, b), best = max(own.items(), key=lambda item: (len(item[1].agreed), item[1].found))
     other = views[b if view == a else a].name
     agreed = f"of {best.tried} places tried {best.found} were found in both and {len(best.agreed)} of these agree"

@@ -140,7 +140,7 @@ def find_ties(views: Sequence[TieView], reach: Reach) -> Ties:
             points = np.array([places[k] for k in good], np.int64)
             looks = [(other, scene.found(master, other, points)) for other in scene.partners(master)]
             for other, _ in looks:
-                tried[which, scene.which[other]] += len(points)
+                tried[which, scene.which[other]] += int(scene.shows(other, points).sum())
             own = scene.image(master, points[:, 1] + 0.5, points[:, 0] + 0.5)
             for k, point in enumerate(points):
                 seen = [(other, image[k]) for other, image in looks if np.isfinite(image[k, 0])]
@@ -241,7 +241,7 @@ class _Scene:
             for i in range(per_window):
                 cell = (self.window.i * per_window + i, self.window.j * per_window + j)
                 turn, rest = divmod(cell[0] + 3 * cell[1], len(self.planes))
-                if rest != master or turn % sparse:
+                if rest != master or turn % sparse or not self._is_shown(i, j):
                     continue
                 left = round(i * CELL_M / self.gsd_m)
                 top = round((self.window.size_m - (j + 1) * CELL_M) / self.gsd_m)
@@ -251,6 +251,17 @@ class _Scene:
                 places.append(point if block[row, col] > 0 else None)
                 cells.append(cell)
         return places, cells
+
+    def _is_shown(self, i: int, j: int) -> bool:
+        """Whether at least two views have data in the middle of a cell of the window."""
+        middle = np.array([self.window.size_m - (j + 0.5) * CELL_M, (i + 0.5) * CELL_M]) / self.gsd_m
+        point = (self.margin + middle[None, :]).astype(np.int64)
+        return sum(bool(self.shows(plane, point)[0]) for plane in range(len(self.planes))) >= 2
+
+    def shows(self, plane: int, points: np.ndarray) -> np.ndarray:
+        """(n,) bool: whether a view has data at the points; at other heights it may begin or end elsewhere."""
+        shown: np.ndarray = np.isfinite(self.planes[plane].levels[0][points[:, 0], points[:, 1]])
+        return shown
 
     def partners(self, master: int) -> list[int]:
         """Planes whose view isn't too far from the master's."""
@@ -337,7 +348,7 @@ def camera_of_crop(camera: PolyCamera, crop: Crop, pixels: int = 1) -> tuple[np.
 def read_grey(view: TieView, crop: Crop) -> tuple[np.ndarray, float]:
     """Mean of the bands with mean 0 and spread 100, float32, NaN where nothing may be used; and where it is full.
 
-    All NaN when the crop shows one value only.
+    All 0 when the crop shows one value only.
     """
     with open_raster(view.path) as dataset:
         pixels = read_crop(dataset, crop)
@@ -348,7 +359,7 @@ def read_grey(view: TieView, crop: Crop) -> tuple[np.ndarray, float]:
     seen = grey[~invalid].astype(np.float64)
     mean, spread = (float(seen.mean()), float(seen.std())) if seen.size else (0.0, 0.0)
     if not spread > 1e-5 * abs(mean):
-        return np.full(grey.shape, np.nan, np.float32), np.inf
+        return np.where(invalid, np.float32(np.nan), np.float32(0)), np.inf
     grey = (grey - np.float32(mean)) * np.float32(SPREAD / spread)
     grey[invalid] = np.nan
     if view.saturation is None:
