@@ -41,8 +41,13 @@ def write_ramp(path: Path, box: Box, gsd_m: float, offset_m: float = 0.0, **prof
 
 
 def paint(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Brightness of the ground, 200 to 1000, without a direction."""
-    return 600 + 200 * np.sin(x / 3.1) * np.cos(y / 4.3) + 200 * np.sin(x / 17 + y / 23)
+    """Brightness of the ground, 200 to 1000, without a direction and nowhere the same twice."""
+    rng = np.random.default_rng(5)
+    total = np.zeros(np.broadcast(x, y).shape)
+    for length_m in (12.0, 14.0, 17.0, 21.0, 26.0, 33.0, 43.0):
+        angle, phase = rng.uniform(0, 2 * np.pi, 2)
+        total += np.sin(2 * np.pi / length_m * (np.cos(angle) * x + np.sin(angle) * y) + phase)
+    return 600 + 400 * np.tanh(0.7 * total)
 
 
 def view_rpc(box: Box, gsd_m: float, lean: tuple[float, float], margin_m: float) -> tuple[RPC, tuple[int, int]]:

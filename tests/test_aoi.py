@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cityweave.aoi import EXCLUDED, INVALID, SATURATED, Aoi, AoiWriter, compound_crs_wkt, rpc_from_json, rpc_to_json
-from cityweave.cameras import RPC
+from cityweave.cameras import RPC, Correction
 from cityweave.errors import DataError
 from cityweave.grid import CellGrid, Tile
 from cityweave.manifest import content_hash
@@ -155,3 +155,15 @@ def test_wrong_layers_are_refused(stored: Path, tmp_path: Path) -> None:
             aoi.add_raster("terrain", image[0], GRID)
         with pytest.raises(DataError, match="height layers"):
             aoi.add_raster("dsm", image[0], CellGrid(0, 0, 4, 4, 1))
+
+
+def test_a_correction_is_stored_beside_the_vendor_s_camera(tmp_path: Path) -> None:
+    import json
+
+    corrected = any_rpc().corrected(Correction(1.058, -0.27, (488.0, 466.0), (0.0, 1e-6, 0.0, 2e-6)))
+    with AoiWriter(tmp_path / "a", TILE, crs_wkt="", vertical="ellipsoid", halo_m=28, z0_m=540) as aoi:
+        aoi.add_view("v1", np.ones((1, 8, 9), np.uint16), corrected, (12, 34))
+    attributes = json.loads((tmp_path / "a" / "views" / "v1" / "zarr.json").read_text())["attributes"]
+    assert rpc_from_json(attributes["rpc"]) == any_rpc() and attributes["pointing"]["du_px"] == 1.058
+    view = Aoi(tmp_path / "a").view("v1")
+    assert view.rpc == corrected and "pointing" not in view.attributes

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cityweave.cameras import MAX_POLY_ERROR_PX, RPC, Pinhole, fit_local, geodetic_transform, project_poly
+from cityweave.cameras import (
+    MAX_POLY_ERROR_PX,
+    RPC,
+    Correction,
+    Pinhole,
+    fit_local,
+    fit_perspective,
+    geodetic_transform,
+    project_poly,
+)
 from cityweave.errors import DataError, MissingCapability
 from cityweave.grid import Box
 
@@ -156,3 +165,54 @@ def test_a_pinhole_sees_its_aim_in_the_middle(azimuth: float, pitch: float, dist
     above = camera.project(*(target + np.array([0, 0, 1.0])))
     if pitch < 85:
         assert above[1] < v  # up in the world is up in the image
+
+
+BENT = Correction(1.25, -0.5, (500.0, 480.0), (1e-3, -2e-3, 5e-4, 3e-3))
+
+
+@pytest.mark.parametrize("correction", [None, Correction(1.25, -0.5), BENT])
+def test_slopes_are_those_of_the_projection(pleiades: RPC, correction: Correction | None) -> None:
+    """Against central differences, over the whole range of the camera."""
+    rpc = pleiades.corrected(correction)
+    rng = np.random.default_rng(4)
+    x, y, z = rng.uniform(-0.9, 0.9, (3, 100))
+    ground = [rpc.long_off + x * rpc.long_scale, rpc.lat_off + y * rpc.lat_scale, rpc.height_off + z * rpc.height_scale]
+    u, v, slopes = rpc.project_with_slopes(*ground)
+    assert np.abs(np.subtract([u, v], rpc.project(*ground))).max() < 1e-8
+    for axis, step in enumerate((1e-5, 1e-5, 1.0)):
+        ahead, back = ([g + sign * step * (k == axis) for k, g in enumerate(ground)] for sign in (1, -1))
+        difference = np.subtract(rpc.project(*ahead), rpc.project(*back)) / (2 * step)
+        assert slopes[:, axis] == pytest.approx(difference, rel=1e-5, abs=1e-6 / step)
+
+
+def test_a_corrected_camera_is_the_same_in_every_crop(pleiades: RPC) -> None:
+    ground = (np.array([36.9135]), np.array([37.5716]), np.array([700.0]))
+    u, v = pleiades.project(*ground)
+    expected = (
+        u + 1.25 + 1e-3 * (u - 500) - 2e-3 * (v - 480),
+        v - 0.5 + 5e-4 * (u - 500) + 3e-3 * (v - 480),
+    )
+    whole = pleiades.corrected(BENT)
+    assert np.subtract(whole.project(*ground), expected) == pytest.approx(0, abs=1e-9)
+    assert np.subtract(whole.shifted(120, 45).project(*ground), expected).ravel() == pytest.approx(
+        [-120, -45], abs=1e-9
+    )
+    lon, lat = whole.localise(*expected, ground[2])
+    assert (lon[0], lat[0]) == (pytest.approx(ground[0][0], abs=1e-10), pytest.approx(ground[1][0], abs=1e-10))
+    assert whole.corrected(None) == pleiades
+
+
+def test_a_perspective_stands_in_with_a_stated_error(pleiades: RPC) -> None:
+    to_geodetic, origin = geodetic_transform("EPSG:32637", None), (CITY.xmin, CITY.ymin, 500.0)
+    fit = fit_perspective(pleiades, to_geodetic, CITY, (600.0, 800.0), origin)
+    assert 0 < fit.error_px < 0.05
+    rng = np.random.default_rng(2)
+    x, y, z = rng.uniform(0, 256, 300), rng.uniform(0, 256, 300), rng.uniform(100, 300, 300)
+    exact = pleiades.project(*to_geodetic(x + origin[0], y + origin[1], z + origin[2]))
+    assert np.abs(np.subtract(exact, fit.project(x, y, z))).max() < 1.2 * fit.error_px
+
+
+def test_numbers_that_are_none_are_refused() -> None:
+    for change, message in (({"LINE_OFF": "nan"}, "line_off"), ({"LINE_NUM_COEFF": "inf" + " 0" * 19}, "line_num")):
+        with pytest.raises(DataError, match=message):
+            RPC.from_tags(simple_rpc().to_tags() | change)

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "cityweave"
 # A module may import from lower levels; stages may not import each other.
 LEVELS = [
     {"errors"},
-    {"config", "grid", "codehash", "gpu", "fetched", "profiles"},
+    {"config", "grid", "codehash", "gpu", "fetched", "profiles", "rpc"},
     {"plan", "cameras", "mesh"},
     {"manifest"},
     {"aoi", "io", "status"},

@@ -24,10 +24,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cityweave.cameras import RPC
+from cityweave.cameras import RPC, Correction
 from cityweave.errors import DataError
 from cityweave.grid import Box, CellGrid, Tile
 from cityweave.io import cf
+from cityweave.rpc import VENDOR_FIELDS
 
 if TYPE_CHECKING:
     import zarr
@@ -43,7 +44,10 @@ _LAYER_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 @dataclass(frozen=True)
 class ViewLayer:
-    """A crop of a satellite view. `rpc` speaks of the crop's own pixels, `offset_px` says where they came from."""
+    """A crop of a satellite view. `rpc` speaks of the crop's own pixels, `offset_px` says where they came from.
+
+    Its pointing is corrected; the store holds the vendor's camera and the correction apart.
+    """
 
     name: str
     image: np.ndarray  # (band, row, col), native type
@@ -150,14 +154,16 @@ class AoiWriter:
         saturation: float | None = None,
         attributes: Mapping[str, Any] | None = None,
     ) -> None:
-        """`rpc` is the camera of the crop: already shifted by `offset_px`."""
+        """`rpc` is the camera of the crop: already shifted by `offset_px`, with the correction of its pointing."""
         _check_image(name, image)
+        pointing = {} if rpc.correction is None else {"pointing": correction_to_json(rpc.correction)}
         group = self._group(
             VIEWS,
             name,
             {
                 "offset_px": [int(offset_px[0]), int(offset_px[1])],
                 "rpc": rpc_to_json(rpc),
+                **pointing,
                 "nodata": _json_number(nodata),
                 "saturation": _json_number(saturation),
                 **(attributes or {}),
@@ -275,7 +281,7 @@ class Aoi:
             name=name,
             image=self._read(f"{VIEWS}/{name}"),
             mask=self._read(f"{MASK}/{name}"),
-            rpc=rpc_from_json(attributes.pop("rpc")),
+            rpc=rpc_from_json(attributes.pop("rpc")).corrected(correction_from_json(attributes.pop("pointing", None))),
             offset_px=(offset[0], offset[1]),
             nodata=_from_json_number(attributes.pop("nodata")),
             saturation=_from_json_number(attributes.pop("saturation")),
@@ -318,15 +324,30 @@ class Aoi:
 
 
 def rpc_to_json(rpc: RPC) -> dict[str, Any]:
-    """JSON numbers, not text: Python writes the shortest digits that give back the same float64."""
-    return {
-        name: list(map(float, value)) if isinstance(value, tuple) else float(value) for name, value in vars(rpc).items()
-    }
+    """The vendor's camera as JSON numbers, not text: Python writes the shortest digits that give back the float64."""
+    values = {name: getattr(rpc, name) for name in VENDOR_FIELDS}
+    return {name: list(map(float, v)) if isinstance(v, tuple) else float(v) for name, v in values.items()}
 
 
 def rpc_from_json(values: Mapping[str, Any]) -> RPC:
     fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
     return RPC(**fields)
+
+
+def correction_to_json(correction: Correction) -> dict[str, Any]:
+    return {
+        "du_px": correction.du_px,
+        "dv_px": correction.dv_px,
+        "about_px": list(correction.about_px),
+        "affine": list(correction.affine),
+    }
+
+
+def correction_from_json(values: Mapping[str, Any] | None) -> Correction | None:
+    if values is None:
+        return None
+    a, b, c, d = values["affine"]
+    return Correction(values["du_px"], values["dv_px"], (values["about_px"][0], values["about_px"][1]), (a, b, c, d))
 
 
 def _attributes(path: Path) -> dict[str, Any]:

@@ -7,8 +7,8 @@ GDAL does: samp = u - 0.5, line = v - 0.5. Rasters on the ground are cells with 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,109 +17,12 @@ import numpy as np
 
 from cityweave.errors import DataError, MissingCapability
 from cityweave.grid import Box
+from cityweave.rpc import RPC as RPC
+from cityweave.rpc import Correction as Correction
 
 ToGeodetic = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 MAX_POLY_ERROR_PX = 0.02
-
-
-def _rpc_terms(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """The 20 monomials of RPC00B for normalised longitude x, latitude y, height z; shape (20, n)."""
-    one = np.ones_like(x)
-    # fmt: off
-    return np.stack([
-        one, x, y, z, x * y, x * z, y * z, x * x, y * y, z * z,
-        x * y * z, x**3, x * y * y, x * z * z, x * x * y, y**3, y * z * z, x * x * z, y * y * z, z**3,
-    ])
-    # fmt: on
-
-
-@dataclass(frozen=True)
-class RPC:
-    """Rational polynomial camera, RPC00B. Heights are above the WGS 84 ellipsoid."""
-
-    line_num: tuple[float, ...]
-    line_den: tuple[float, ...]
-    samp_num: tuple[float, ...]
-    samp_den: tuple[float, ...]
-    line_off: float
-    line_scale: float
-    samp_off: float
-    samp_scale: float
-    lat_off: float
-    lat_scale: float
-    long_off: float
-    long_scale: float
-    height_off: float
-    height_scale: float
-
-    def __post_init__(self) -> None:
-        for name in ("line_num", "line_den", "samp_num", "samp_den"):
-            count = len(getattr(self, name))
-            if count != 20:
-                raise DataError(f"an RPC has 20 coefficients in {name}, found {count}")
-        for name in ("line_scale", "samp_scale", "lat_scale", "long_scale", "height_scale"):
-            if not np.isfinite(getattr(self, name)) or getattr(self, name) == 0:
-                raise DataError(f"RPC {name} must be finite and not 0, found {getattr(self, name)}")
-
-    def project(self, lon: np.ndarray, lat: np.ndarray, height_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Ground (degrees, metres above the ellipsoid) to image (u, v)."""
-        x = (np.asarray(lon, np.float64) - self.long_off) / self.long_scale
-        y = (np.asarray(lat, np.float64) - self.lat_off) / self.lat_scale
-        z = (np.asarray(height_m, np.float64) - self.height_off) / self.height_scale
-        x, y, z = np.broadcast_arrays(x, y, z)
-        terms = _rpc_terms(x, y, z)
-        samp = np.tensordot(self.samp_num, terms, 1) / np.tensordot(self.samp_den, terms, 1)
-        line = np.tensordot(self.line_num, terms, 1) / np.tensordot(self.line_den, terms, 1)
-        return (
-            samp * self.samp_scale + self.samp_off + 0.5,
-            line * self.line_scale + self.line_off + 0.5,
-        )
-
-    def localise(self, u: np.ndarray, v: np.ndarray, height_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Image (u, v) at a height to longitude and latitude, by Newton steps on the forward model."""
-        u, v, height_m = np.broadcast_arrays(*(np.asarray(a, np.float64) for a in (u, v, height_m)))
-        lon, lat = np.full(u.shape, self.long_off), np.full(u.shape, self.lat_off)
-        step_lon, step_lat = self.long_scale * 1e-5, self.lat_scale * 1e-5
-        for _ in range(20):
-            u0, v0 = self.project(lon, lat, height_m)
-            u1, v1 = self.project(lon + step_lon, lat, height_m)
-            u2, v2 = self.project(lon, lat + step_lat, height_m)
-            a, b, c, d = u1 - u0, u2 - u0, v1 - v0, v2 - v0
-            determinant = a * d - b * c
-            du, dv = u - u0, v - v0
-            lon = lon + step_lon * (d * du - b * dv) / determinant
-            lat = lat + step_lat * (a * dv - c * du) / determinant
-            if not np.any(np.hypot(du, dv) > 1e-7):
-                break
-        return lon, lat
-
-    def shifted(self, du: float, dv: float) -> RPC:
-        """The camera of a crop that starts at (du, dv): image coordinates become smaller by that."""
-        return replace(self, samp_off=self.samp_off - du, line_off=self.line_off - dv)
-
-    @staticmethod
-    def from_tags(tags: Mapping[str, str], where: str = "image") -> RPC:
-        """From GDAL's RPC metadata domain."""
-        upper = {key.upper(): value for key, value in tags.items()}
-        values: dict[str, float | tuple[float, ...]] = {}
-        for field in fields(RPC):
-            key = field.name.upper() + ("_COEFF" if field.name.endswith(("_num", "_den")) else "")
-            if key not in upper:
-                raise DataError(f"{where}: RPC without {key}; all of the RPC00B fields are needed")
-            numbers = tuple(float(part) for part in upper[key].replace(",", " ").split())
-            values[field.name] = numbers if key.endswith("_COEFF") else numbers[0]
-        return RPC(**values)  # type: ignore[arg-type]
-
-    def to_tags(self) -> dict[str, str]:
-        tags = {}
-        for field in fields(RPC):
-            value = getattr(self, field.name)
-            if isinstance(value, tuple):
-                tags[f"{field.name.upper()}_COEFF"] = " ".join(repr(float(number)) for number in value)
-            else:
-                tags[field.name.upper()] = repr(float(value))
-        return tags
 
 
 def __getattr__(name: str) -> Any:
@@ -180,6 +83,12 @@ class PolyCamera:
         return -np.linalg.solve(linear[:, :2], linear[:, 2])
 
 
+def _box_samples(box: Box, z_range_m: tuple[float, float], counts: tuple[int, int, int]) -> list[np.ndarray]:
+    spans = ((box.xmin, box.xmax), (box.ymin, box.ymax), z_range_m)
+    axes = [np.linspace(low, high, count) for (low, high), count in zip(spans, counts, strict=True)]
+    return [axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")]
+
+
 def fit_local(
     rpc: RPC,
     to_geodetic: ToGeodetic,
@@ -189,11 +98,6 @@ def fit_local(
 ) -> PolyCamera:
     """Fit a polynomial camera over `box` and absolute heights `z_range_m`, in metres relative to `origin_m`."""
 
-    def samples(counts: tuple[int, int, int]) -> list[np.ndarray]:
-        spans = ((box.xmin, box.xmax), (box.ymin, box.ymax), z_range_m)
-        axes = [np.linspace(low, high, count) for (low, high), count in zip(spans, counts, strict=True)]
-        return [axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")]
-
     centre = np.array([(box.xmin + box.xmax) / 2, (box.ymin + box.ymax) / 2, sum(z_range_m) / 2])
     scale = np.array([box.width / 2, box.height / 2, max((z_range_m[1] - z_range_m[0]) / 2, 1.0)])
 
@@ -201,11 +105,11 @@ def fit_local(
         local = [(p - c) / s for p, c, s in zip(points, centre, scale, strict=True)]
         return _poly_terms(*local), np.stack(rpc.project(*to_geodetic(*points)), axis=-1)
 
-    terms, image = terms_and_image(samples((9, 9, 5)))
+    terms, image = terms_and_image(_box_samples(box, z_range_m, (9, 9, 5)))
     if not np.isfinite(image).all():
         raise DataError("the RPC gives no finite image position inside the tile; is it the right camera?")
     solution, *_ = np.linalg.lstsq(terms, image, rcond=None)
-    terms, image = terms_and_image(samples((8, 8, 4)))
+    terms, image = terms_and_image(_box_samples(box, z_range_m, (8, 8, 4)))
     error_px = float(np.abs(terms @ solution - image).max())
     if error_px > MAX_POLY_ERROR_PX:
         raise DataError(
@@ -213,6 +117,60 @@ def fit_local(
             f"degree 2, {MAX_POLY_ERROR_PX} px is accepted: use smaller tiles or a smaller height range"
         )
     return PolyCamera(np.ascontiguousarray(solution.T), centre - np.asarray(origin_m), scale, error_px)
+
+
+@dataclass(frozen=True)
+class PerspectiveFit:
+    """The 3 x 4 matrix that comes nearest to an RPC inside a box: local metres to homogeneous image positions.
+
+    `error_px` is its largest distance from the RPC there. A line scanner is no pinhole; this is for programs that know
+    no other camera.
+    """
+
+    matrix: np.ndarray  # (3, 4)
+    error_px: float
+
+    def project(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        points = np.stack([*np.broadcast_arrays(x, y, z), np.ones(np.broadcast(x, y, z).shape)], axis=-1)
+        u, v, w = np.moveaxis(points @ self.matrix.T, -1, 0)
+        return u / w, v / w
+
+
+def fit_perspective(
+    rpc: RPC,
+    to_geodetic: ToGeodetic,
+    box: Box,
+    z_range_m: tuple[float, float],
+    origin_m: tuple[float, float, float],
+) -> PerspectiveFit:
+    """Least squares over `box` and absolute heights `z_range_m`, in metres relative to `origin_m`."""
+    points = _box_samples(box, z_range_m, (9, 9, 5))
+    centre = np.array([(box.xmin + box.xmax) / 2, (box.ymin + box.ymax) / 2, sum(z_range_m) / 2])
+    scale = max(box.width, box.height, z_range_m[1] - z_range_m[0]) / 2
+    local = np.stack([(p - c) / scale for p, c in zip(points, centre, strict=True)] + [np.ones(len(points[0]))], axis=1)
+    u, v = rpc.project(*to_geodetic(*points))
+    if not (np.isfinite(u).all() and np.isfinite(v).all()):
+        raise DataError("the RPC gives no finite image position inside the tile; is it the right camera?")
+    middle = np.array([u.mean(), v.mean()])
+    nothing, weight = np.zeros_like(local), np.ones(len(u))
+    for _ in range(3):  # the denominator weighs the equations: with its last value they are the image's own
+        rows = [
+            np.hstack([local, nothing, -(u - middle[0])[:, None] * local[:, :3]]) * weight[:, None],
+            np.hstack([nothing, local, -(v - middle[1])[:, None] * local[:, :3]]) * weight[:, None],
+        ]
+        right = np.concatenate([(u - middle[0]) * weight, (v - middle[1]) * weight])
+        solution, *_ = np.linalg.lstsq(np.vstack(rows), right, rcond=None)
+        weight = 1 / (1 + local[:, :3] @ solution[8:])
+    matrix = np.vstack([solution[:4], solution[4:8], [*solution[8:], 1.0]])
+    matrix[:2] += middle[:, None] * matrix[2]
+    to_unit = np.eye(4) / scale
+    to_unit[:3, 3] = (np.asarray(origin_m) - centre) / scale
+    to_unit[3, 3] = 1
+    fit = PerspectiveFit(matrix @ to_unit, 0.0)
+    tested = _box_samples(box, z_range_m, (8, 8, 4))
+    found = fit.project(*(p - o for p, o in zip(tested, origin_m, strict=True)))
+    error = np.abs(np.subtract(found, rpc.project(*to_geodetic(*tested)))).max()
+    return PerspectiveFit(fit.matrix, float(error))
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,14 @@ class TilesConfig(Section):
 
 class ViewSource(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$", description="name of the view in every product")
-    path: Path = Field(description="image with RPC tags in sensor geometry, any GDAL format")
+    path: Path = Field(description="image with an RPC, in sensor geometry, any GDAL format")
+    rpc: Path | None = Field(
+        None,
+        description="file of the RPC: .RPB, _RPC.TXT, DIMAP .XML or .geom; default: the image's tags, or beside it",
+    )
+    crop_px: tuple[int, int] | None = Field(
+        None, description="column and row of the picture that the RPC speaks of at which the image starts"
+    )
     mask: Path | None = Field(None, description="raster of the image's size; not 0 means: don't use (cloud, water)")
 
 
@@ -114,6 +121,7 @@ class OrthoSource(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
     path: Path = Field(description="orthophoto, any GDAL raster with a CRS")
     gsd_m: float | None = Field(None, gt=0, description="cell size in the AOI; default: the file's, rounded to 0.05")
+    crs: str | None = Field(None, description="CRS to assume when the file names none")
 
 
 class RasterSource(Section):
@@ -131,10 +139,25 @@ class SourcesConfig(Section):
 
 class IngestConfig(Section):
     halo_m: float | None = Field(None, ge=0, description="ground around a tile's core in its AOI; default: enough")
-    pointing_allowance_px: float = Field(8.0, ge=0, description="how far an RPC may point wrong")
+    pointing_allowance_px: float = Field(
+        8.0, ge=0, description="how far an RPC may point wrong: widens crops, bounds the search for ties"
+    )
+
+
+class PointingConfig(Section):
+    """How RPCs that disagree are corrected, from ties between the views."""
+
+    model: Literal["shift", "affine", "none"] = Field(
+        "shift", description="what is corrected per view, in the image; none: RPCs are taken as they are"
+    )
+    least_ties: int = Field(12, ge=6, description="ties that a pair of views needs to count")
+    apply_from_px: float = Field(
+        0.2, ge=0, description="smaller corrections are not applied: ties of different dates are no better"
+    )
 
 
 class SurveyConfig(Section):
+    pointing: PointingConfig = PointingConfig()
     sample_gsd_m: float = Field(4.0, gt=0, description="cell size at which radiometry is compared between views")
 
 
@@ -326,6 +349,9 @@ class SynthConfig(Section):
     )
     supersample: int = Field(2, ge=1, le=4, description="rendered samples per pixel and axis")
     blur_px: float = Field(0.42, ge=0, le=2, description="sigma of the optics' blur")
+    pointing_error_px: float = Field(
+        0.0, ge=0, description="how far RPCs point wrong: up to so many pixels in column and in row"
+    )
     noise_dn: float = Field(2.0, ge=0, description="sensor noise in the dark, of 2047")
     gain_spread: float = Field(0.06, ge=0, lt=0.5, description="how far views differ in brightness, relative")
     ortho_gsd_m: float = Field(0.3, gt=0.05, description="cell of the orthophotos")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -202,6 +203,11 @@ def ingest_halo_m(config: Config) -> float:
     return math.ceil(halos_m(config)["dsm"] / step) * step
 
 
+def survey_reach_m(config: Config) -> float:
+    """How far beyond the city the survey looks for heights: a tile and its halo may stick out so far."""
+    return math.ceil(config.tiles.size_m + ingest_halo_m(config))
+
+
 def _check_halo(config: Config) -> None:
     halos = halos_m(config)
     table = ", ".join(f"{stage} {metres:g} m" for stage, metres in halos.items())
@@ -273,6 +279,22 @@ def resolved_sources(config: Config) -> SourcesConfig:
     )
 
 
+def rpc_beside(image: Path) -> Path | None:
+    """The file that belongs to an image by its name, whatever the case of its letters."""
+    stem = image.stem
+    wanted = [f"{stem}.rpb", f"{stem}_rpc.txt", f"{stem}.geom", f"{stem}_rpc.xml", f"rpc_{stem}.xml"]
+    if stem.lower().startswith("img_"):  # Pléiades and SPOT: IMG_…_R1C1.TIF with RPC_….XML
+        short = stem[4:]
+        wanted += [f"rpc_{short}.xml", f"rpc_{re.sub(r'_R[0-9]+C[0-9]+$', '', short, flags=re.IGNORECASE)}.xml"]
+    there = {path.name.lower(): path for path in sorted(image.parent.iterdir())} if image.parent.is_dir() else {}
+    return next((there[name.lower()] for name in wanted if name.lower() in there), None)
+
+
+def view_files(view: ViewSource) -> list[Path]:
+    """Everything that a view is read from; a file beside it may turn out not to be needed."""
+    return [file for file in (view.path, view.mask, view.rpc or rpc_beside(view.path)) if file is not None]
+
+
 def stage_params(config: Config, stage: str) -> dict[str, Any]:
     """The part of the configuration that a stage's result depends on, as plain values."""
     dumped = config.model_dump(mode="json")
@@ -281,7 +303,12 @@ def stage_params(config: Config, stage: str) -> dict[str, Any]:
         params[section] = {key: v for key, v in params[section].items() if key not in _PLACE_OF_WORK[section]}
     if stage in _PER_TILE:  # a city may grow round a tile without changing it
         params["city"] = {key: value for key, value in params["city"].items() if key not in ("bounds_m", "polygon")}
-    if stage == "ingest":
+    if stage == "survey":
+        params["derived"] = {
+            "pointing_allowance_px": config.ingest.pointing_allowance_px,
+            "reach_m": survey_reach_m(config),
+        }
+    elif stage == "ingest":
         params["derived"] = {"halo_m": ingest_halo_m(config), "gsd_m": config.dsm.gsd_m}
     elif stage == "dsm":
         params["derived"] = {"halo_m": halos_m(config)["geometry"]}

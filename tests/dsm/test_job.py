@@ -115,3 +115,17 @@ def test_an_unusable_tile_is_quarantined_with_the_reason(
     assert reason in (manifest.quarantined or "")
     assert TILE.name in (manifest.quarantined or "")
     assert manifest.values["products"] == []
+
+
+def test_heights_at_the_end_of_the_search_are_a_warning() -> None:
+    from types import SimpleNamespace
+
+    aoi = SimpleNamespace(attributes={"heights_m": [550.0, 600.0]})
+    heights = np.full((50, 50), 575.0, np.float32)
+    layers = {"dsm": heights, "source": np.ones((50, 50), np.uint8)}
+    assert job._at_the_limits(layers, aoi) == {}  # type: ignore[arg-type]
+    heights[:3, :10] = 599.4
+    (warning,) = job._at_the_limits(layers, aoi)["warnings"]  # type: ignore[arg-type]
+    assert warning.startswith("1.2% of the measured cells lie at the highest height") and "max_building_m" in warning
+    layers["source"][:3] = 2  # filled cells were not searched
+    assert job._at_the_limits(layers, aoi) == {}  # type: ignore[arg-type]

@@ -74,6 +74,43 @@ def test_a_view_s_crop_and_camera_still_see_the_ground(city: tuple[Path, dict, R
             assert view.image.dtype == np.uint16 and view.valid.all()
 
 
+def test_a_corrected_pointing_moves_no_crop(city: tuple[Path, dict, Run], tmp_path: Path) -> None:
+    """Only the correction in the attributes differs, and the camera that is read with it."""
+    _, _, run = city
+    survey = json.loads(Manifest.read(run.manifest_path("survey")).product("survey").read_text())
+    moved = json.loads(json.dumps(survey))
+    moved["views"][1]["pointing"] = {"du_px": 1.5, "dv_px": -0.75, "about_px": [200.0, 200.0], "affine": [0.0] * 4}
+    tile = city_tiles(run.config)[0]
+    stores = []
+    for name, facts in (("plain", survey), ("moved", moved)):
+        job.ingest_tile(run.config, run.config.sources, facts, tile, tmp_path / name)
+        stores.append(Aoi(tmp_path / name))
+    a, b = (store.view("b") for store in stores)
+    assert a.offset_px == b.offset_px and (a.image == b.image).all()
+    ground = TO_GEODETIC(np.array([tile.core.xmin + 9]), np.array([tile.core.ymin + 7]), np.array([560.0]))
+    assert np.subtract(b.rpc.project(*ground), a.rpc.project(*ground)).ravel() == pytest.approx([1.5, -0.75])
+    assert stores[0].view("a").rpc == stores[1].view("a").rpc
+    assert 0 < b.attributes["pinhole"]["error_px"] < 0.1
+
+
+def test_a_view_that_the_survey_left_out_is_in_no_tile(city: tuple[Path, dict, Run], tmp_path: Path) -> None:
+    _, _, run = city
+    survey = json.loads(Manifest.read(run.manifest_path("survey")).product("survey").read_text())
+    survey["views"][1]["left_out"] = "can't be tied to a"
+    tile = city_tiles(run.config)[0]
+    notes = job.ingest_tile(run.config, run.config.sources, survey, tile, tmp_path / "aoi")
+    assert notes["views"] == ["a"] and notes["left_out"] == ["b can't be tied to a"]
+
+
+def test_heights_are_those_of_the_windows_that_have_any(city: tuple[Path, dict, Run]) -> None:
+    box = Box(315392, 4161536, 315700, 4161600)
+    windows = [[315392, 4161536, 560.0, 600.0], [315648, 4161536, 550.0, 580.0]]
+    heights = job._heights_of({"window_m": 256, "windows": windows}, box, (500.0, 900.0))
+    assert heights == (550.0, 600.0)
+    assert job._heights_of({"window_m": 256, "windows": windows[:1]}, box, (500.0, 900.0)) == (560.0, 600.0)
+    assert job._heights_of({"window_m": 256, "windows": []}, box, (500.0, 900.0)) == (500.0, 900.0)
+
+
 def test_an_ortho_lies_on_the_global_cells(city: tuple[Path, dict, Run]) -> None:
     *_, run = city
     ortho = aoi_of(run, city_tiles(run.config)[0]).ortho("aerial")

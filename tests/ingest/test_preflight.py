@@ -192,3 +192,32 @@ def test_real_sources_pass(shared_data: Path) -> None:
             },
         }
     )
+
+
+def test_two_images_with_one_rpc(values: dict, tmp_path: Path) -> None:
+    views = values["sources"]["views"]
+    import shutil
+
+    views[1]["path"] = str(shutil.copy(views[0]["path"], tmp_path / "copy.tif"))
+    refused(values, DataError, "sources.views[1] (b)", "copy.tif", "the very RPC", "a.tif")
+
+
+def test_a_broken_rpc(values: dict, tmp_path: Path) -> None:
+    from cityweave.io.raster import open_raster
+
+    source = values["sources"]["views"][0]
+    with open_raster(Path(source["path"])) as dataset:
+        image, tags = dataset.read(), dataset.tags(ns="RPC")
+    broken = pictures.RPC.from_tags(tags | {"LINE_OFF": "90000"})
+    source["path"] = str(pictures.write_view(tmp_path / "broken.tif", image, broken))
+    refused(values, DataError, "sources.views[0] (a)", "broken.tif", "beside the image")
+
+
+def test_an_ortho_without_a_crs(values: dict, tmp_path: Path) -> None:
+    path = pictures.write_raster(
+        tmp_path / "bare.tif", np.ones((3, 99, 99), np.uint8), (315400, 4161650), 1.0, crs=None
+    )
+    values["sources"]["ortho"][0]["path"] = str(path)
+    refused(values, DataError, "sources.ortho[0]", "names no CRS", "`crs`")
+    values["sources"]["ortho"][0]["crs"] = pictures.CRS
+    check(values)

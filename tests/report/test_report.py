@@ -160,3 +160,22 @@ def test_page_of_a_city_without_truth(tmp_path: Path) -> None:
     html = (run.folder / "report.html").read_text()
     assert "There are no reference heights to compare with." in html
     assert "there is no true mesh" in html
+
+
+def test_pointing_is_told_pair_by_pair(tmp_path: Path) -> None:
+    from cityweave.report.pointing import add_section
+
+    pair = {"views": ["a", "b"], "tried": 900, "found": 700, "ties": 637, "windows": 6, "apart_px": -2.167}
+    pair |= {"before_px": 2.167, "after_px": 0.085, "spread_px": 0.13}
+    pair |= {"reprojection_before_px": 1.083, "reprojection_after_px": 0.063}
+    views = {"a": {"ties": 637, "du_px": 1.058, "dv_px": 0.269}, "<b>": {"ties": 0, "left_out": "clouds"}}
+    told = {"applied": True, "pairs": [pair], "views": views, "warnings": ["view <b> is left out: clouds"]}
+    run = Run(tmp_path, None)  # type: ignore[arg-type]
+    (tmp_path / "city").mkdir()
+    for notes, words in (({"pointing": told}, ["637 of 900", "2.17", "0.09", "+1.058", "left out"]), ({}, [])):
+        write_json(run.manifest_path("survey"), {"notes": notes})
+        out = page.Page("", "", "")
+        add_section(out, run)
+        html = out.html()
+        assert all(word in html for word in words) and ("Pointing" in html) == bool(notes)
+        assert "<b>" not in html.split("<main>")[1]

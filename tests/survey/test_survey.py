@@ -65,8 +65,9 @@ def test_windows_hold_the_terrain_and_what_stands_on_it(facts: dict) -> None:
     assert low[0] <= ground.min() and low[0] >= ground.min() - MARGIN_M - 2
     assert low[1] >= ground.max() + 60 - 3 and low[1] <= 700
     assert facts["window_m"] == WINDOW_M
-    far = facts["windows"][0]
-    assert far[2:] == [530.0, 700.0]  # no terrain there: the city's own range
+    corners = {(x, y) for x, y, *_ in facts["windows"]}
+    assert (315136, 4161280) in corners  # terrain sticks out so far
+    assert (315392, 4162048) not in corners  # neither terrain nor two views: nothing is to be measured there
 
 
 def test_the_same_sources_give_the_same_bytes(surveyed: Run, tmp_path: Path) -> None:
@@ -78,7 +79,7 @@ def test_the_same_sources_give_the_same_bytes(surveyed: Run, tmp_path: Path) -> 
 
 def test_height_range_never_leaves_the_city_s(facts: dict, surveyed: Run) -> None:
     city = surveyed.config.city
-    assert height_range(city, np.full((2, 2), np.nan)) == (530.0, 700.0)
+    assert height_range(city, np.full((2, 2), np.nan)) is None
     assert height_range(city, np.array([[600.0, 610.0]])) == (595.0, 670.0)
     assert height_range(city, np.array([[531.0, 690.0]])) == (530.0, 700.0)
     assert height_range(city, np.array([[5000.0]])) == (530.0, 700.0)
@@ -142,3 +143,38 @@ def test_real_views_have_their_published_geometry(shared_data: Path, tmp_path: P
     angles = [np.radians([v["off_nadir_deg"], v["view_azimuth_deg"]]) for v in (v1, v2)]
     rays = [np.array([np.sin(o) * np.sin(a), np.sin(o) * np.cos(a), np.cos(o)]) for o, a in angles]
     assert np.degrees(np.arccos(rays[0] @ rays[1])) == pytest.approx(17, abs=1)  # convergence, from its notes
+
+
+@pytest.mark.parametrize("size_m", [64, 2048])
+def test_windows_reach_as_far_as_tiles_and_halos_stick_out(size_m: int) -> None:
+    from cityweave.plan import city_tiles, ingest_halo_m, survey_reach_m
+    from cityweave.survey.envelope import windows
+
+    box = [315392, 4161536, 315393, 4161537]  # in the corner of its tile
+    config = load_config(
+        {
+            "city": {"name": "c", "crs": pictures.CRS, "vertical": "ellipsoid", "bounds_m": box, "heights_m": [0, 9]},
+            "tiles": {"size_m": size_m},
+            "sources": {"views": [{"name": name, "path": f"{name}.tif"} for name in "ab"]},
+        }
+    )
+    (tile,) = city_tiles(config)
+    cores = [window.core for window in windows(config.city, survey_reach_m(config))]
+    covered = Box(cores[0].xmin, cores[0].ymin, cores[-1].xmax, cores[-1].ymax)
+    assert covered.contains(tile.core.grow(ingest_halo_m(config)))
+
+
+@pytest.mark.parametrize(
+    ("nodata", "largest", "found"), [(65535, 4095, 4095.0), (65535, 3000, None), (None, 4095, 4095.0)]
+)
+def test_saturation_is_told_from_nodata(tmp_path: Path, nodata: int | None, largest: int, found: float | None) -> None:
+    from cityweave.io.raster import open_raster
+    from cityweave.survey.inventory import saturation_of
+
+    image = np.full((40, 50), 700, np.uint16)
+    image[3, 20] = largest
+    if nodata is not None:
+        image[:, :9] = nodata
+    path = pictures.write_view(tmp_path / "v.tif", image, None, nodata=nodata)
+    with open_raster(path) as dataset:
+        assert saturation_of(dataset) == found

@@ -176,3 +176,21 @@ def test_a_real_city_model_is_photographed(shared_data: Path, tmp_path: Path) ->
     assert notes["triangles"]["wall"] > 200
     with rasterio.open(tmp_path / "truth" / "building_mask.tif") as file:
         assert 0.15 < file.read(1).mean() < 0.7
+
+
+def test_pointing_errors_move_the_rpc_and_nothing_else(sources: Path, tmp_path: Path) -> None:
+    import rasterio
+
+    write_sources(small(pointing_error_px=3.0), tmp_path, threads=1)
+    cards = json.loads((tmp_path / "synth.json").read_text())["views"]
+    errors = np.array([cards[name]["pointing_error_px"] for name in "ab"])
+    assert np.abs(errors).max() <= 3 and len(set(errors.ravel())) == 4
+    for name, error in zip("ab", errors, strict=True):
+        images, cameras = [], []
+        for folder in (sources, tmp_path):
+            with rasterio.open(folder / "views" / f"{name}.tif") as file:
+                images.append(file.read())
+                cameras.append(RPC.from_tags(file.tags(ns="RPC")))
+        assert (images[0] == images[1]).all()
+        assert cameras[1].samp_off - cameras[0].samp_off == pytest.approx(error[0], abs=1e-6)
+        assert cameras[1].line_off - cameras[0].line_off == pytest.approx(error[1], abs=1e-6)

@@ -22,6 +22,7 @@ from cityweave.plan import (
     run_folder,
     stage_params,
     texture_rings,
+    view_files,
 )
 
 # The interpreter that runs Snakemake runs the jobs, unless a software environment brings its own.
@@ -165,8 +166,7 @@ def gathered(function, names):
 
 SOURCES = resolved_sources(CONFIG)
 SOURCE_FILES = sorted(
-    {str(view.path) for view in SOURCES.views}
-    | {str(view.mask) for view in SOURCES.views if view.mask}
+    {str(file) for view in SOURCES.views for file in view_files(view)}
     | {str(ortho.path) for ortho in SOURCES.ortho}
     | {str(raster.path) for raster in (SOURCES.terrain, SOURCES.reference) if raster}
 )

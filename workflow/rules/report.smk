@@ -3,6 +3,7 @@ rule report:
     input:
         city_manifest("evaluate"),
         city_manifest("merge_city"),
+        city_manifest("survey"),
     output:
         city_manifest("report"),
     log:

@@ -21,6 +21,7 @@ from cityweave.manifest import Manifest, Products, Run, run_job
 from cityweave.plan import dsm_box, halos_m, vertical_grid
 
 MIN_COVER = 0.05  # share of the tile that a view must show to be worth its time
+EDGE_M, EDGE_SHARE = 1.0, 0.002  # share of cells so near an end of the searched heights that is worth a warning
 MIN_MEASURED = 0.02  # a tile with less is no height model
 _MEANING = {
     "dsm": "height of the surface",
@@ -79,7 +80,7 @@ def tile_heights(config: Config, tile: Tile, aoi: Aoi) -> tuple[CellGrid, dict[s
     }
     window = matching.window_of(output)
     layers = {name: np.ascontiguousarray(layer[window]) for name, layer in layers.items()}
-    return output, layers, _notes(layers, views, refused)
+    return output, layers, _notes(layers, views, refused) | _at_the_limits(layers, aoi)
 
 
 def _moved(grid: CellGrid, tile: Tile) -> CellGrid:
@@ -99,6 +100,21 @@ def _notes(layers: Mapping[str, np.ndarray], views: list[SweepView], refused: li
         "mean_count": round(float(layers["count"][measured].mean()), 2) if measured.any() else None,
         "median_sigma_m": round(float(np.median(layers["sigma"][measured])), 3) if measured.any() else None,
     }
+
+
+def _at_the_limits(layers: Mapping[str, np.ndarray], aoi: Aoi) -> dict[str, Any]:
+    """A warning where heights pile up at an end of the range that was searched: what is beyond was cut off."""
+    low, high = map(float, aoi.attributes["heights_m"])
+    heights = layers["dsm"][layers["source"] == 1]
+    warnings = []
+    for end, near in (("lowest", heights <= low + EDGE_M), ("highest", heights >= high - EDGE_M)):
+        share = float(near.mean()) if heights.size else 0.0
+        if share > EDGE_SHARE:
+            warnings.append(
+                f"{share:.1%} of the measured cells lie at the {end} height that was searched ({low:g} to {high:g} m): "
+                "city.heights_m, city.max_building_m or the terrain may be too narrow"
+            )
+    return {"warnings": warnings} if warnings else {}
 
 
 def usable_views(

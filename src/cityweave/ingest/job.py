@@ -11,8 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from cityweave.aoi import EXCLUDED, INVALID, REFERENCE, SATURATED, TERRAIN, AoiWriter, compound_crs_wkt
-from cityweave.cameras import RPC, ToGeodetic, geodetic_transform
+from cityweave.aoi import (
+    EXCLUDED,
+    INVALID,
+    REFERENCE,
+    SATURATED,
+    TERRAIN,
+    AoiWriter,
+    compound_crs_wkt,
+    correction_from_json,
+    rpc_from_json,
+)
+from cityweave.cameras import RPC, ToGeodetic, fit_perspective, geodetic_transform
 from cityweave.config import Config, SourcesConfig, ViewSource
 from cityweave.errors import Quarantine
 from cityweave.grid import Box, CellGrid, Tile, tiles_covering
@@ -25,7 +35,6 @@ from cityweave.io.satellite import (
     ground_from_geodetic,
     read_crop,
     read_excluded,
-    read_rpc,
     view_angles,
 )
 from cityweave.manifest import Manifest, Products, Run, run_job
@@ -116,7 +125,7 @@ def ingest_tile(
         written: list[str] = []
         refused: list[str] = []
         for source in sources.views:
-            reason = _add_view(aoi, source, facts[source.name], cut)
+            reason = _add_view(aoi, source, facts[source.name], cut, city.z0_m)
             (written if reason is None else refused).append(source.name if reason is None else reason)
         if not written:
             raise Quarantine(f"{tile.name}: no usable view; " + "; ".join(refused or ["the city has no view"]))
@@ -137,22 +146,30 @@ def _height_layers(config: Config, sources: SourcesConfig, grid: CellGrid) -> di
 
 
 def _heights_of(survey: Mapping[str, Any], extent: Box, otherwise: tuple[float, float]) -> tuple[float, float]:
-    """Lowest and highest of the survey's windows that the extent touches; `otherwise` when it reaches beyond them."""
+    """Lowest and highest of the survey's windows that the extent touches; `otherwise` when none has a range.
+
+    A window without one is ground that no two views show, where nothing is measured anyway.
+    """
     size = survey["window_m"]
     known = {(x, y): (low, high) for x, y, low, high in survey["windows"]}
-    touched = [known.get((window.core.xmin, window.core.ymin)) for window in tiles_covering(extent, size)]
-    ranges = [heights for heights in touched if heights is not None]
-    if len(ranges) < len(touched):
+    corners = [(window.core.xmin, window.core.ymin) for window in tiles_covering(extent, size)]
+    ranges = [known[corner] for corner in corners if corner in known]
+    if not ranges:
         return otherwise
     return (min(low for low, _ in ranges), max(high for _, high in ranges))
 
 
-def _add_view(aoi: AoiWriter, source: ViewSource, facts: Mapping[str, Any], cut: Cut) -> str | None:
-    """Add a view's crop; the reason if it shows nothing of the core."""
+def _add_view(aoi: AoiWriter, source: ViewSource, facts: Mapping[str, Any], cut: Cut, z0_m: float) -> str | None:
+    """Add a view's crop; the reason if it shows nothing of the core, or if the survey left it out.
+
+    Cut by the vendor's camera and an allowance, so that a corrected pointing moves no crop.
+    """
+    if "left_out" in facts:
+        return f"{source.name} {facts['left_out']}"
     with open_raster(source.path) as dataset:
-        rpc = read_rpc(dataset)
+        rpc = rpc_from_json(facts["rpc"]).corrected(correction_from_json(facts.get("pointing")))
         size = (dataset.width, dataset.height)
-        crop = crop_for(rpc, cut.to_geodetic, cut.extent, cut.heights_m, size, cut.allowance_px)
+        crop = crop_for(rpc.corrected(None), cut.to_geodetic, cut.extent, cut.heights_m, size, cut.allowance_px)
         if crop is None:
             return f"{source.name} doesn't see it"
         pixels = read_crop(dataset, crop)
@@ -174,9 +191,16 @@ def _add_view(aoi: AoiWriter, source: ViewSource, facts: Mapping[str, Any], cut:
         mask=mask,
         nodata=pixels.nodata,
         saturation=saturation,
-        attributes={key: facts[key] for key in _FROM_SURVEY if key in facts} | angles,
+        attributes={key: facts[key] for key in _FROM_SURVEY if key in facts} | angles | _pinhole(rpc, cut, z0_m),
     )
     return None
+
+
+def _pinhole(rpc: RPC, cut: Cut, z0_m: float) -> dict[str, Any]:
+    """For programs that know no RPC: metres from the core's lower-left corner and z0 to the crop's pixels."""
+    core = cut.tile.core
+    fit = fit_perspective(rpc, cut.to_geodetic, cut.extent, cut.heights_m, (core.xmin, core.ymin, z0_m))
+    return {"pinhole": {"matrix": [list(map(float, row)) for row in fit.matrix], "error_px": round(fit.error_px, 5)}}
 
 
 def _nothing_to_see(name: str, pixels: ViewPixels, rpc: RPC, cut: Cut) -> str | None:

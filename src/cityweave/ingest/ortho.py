@@ -23,9 +23,9 @@ def _gsd_m(source: OrthoSource, file_gsd_m: float) -> float:
 
 def add_ortho(aoi: AoiWriter, source: OrthoSource, crs: str, extent: Box) -> bool:
     """Whether the ortho shows anything of the extent."""
-    gsd_m = _gsd_m(source, native_gsd_m(source.path, crs))
+    gsd_m = _gsd_m(source, native_gsd_m(source.path, crs, source.crs))
     grid = CellGrid.covering(extent, gsd_m)
-    on_grid = warp_to_grid(source.path, grid, crs, upsampling="cubic")
+    on_grid = warp_to_grid(source.path, grid, crs, upsampling="cubic", declared_crs=source.crs)
     if not on_grid.valid.any():
         return False
     mask = (~on_grid.valid).astype(np.uint8) * INVALID

@@ -36,9 +36,16 @@ def check_sources(config: Config) -> None:
     to_geodetic = geodetic_transform(city.crs, vertical_grid(city.vertical))
     with _saying("city.vertical"):
         _check_height(to_geodetic, city.box)
+    cameras: dict[RPC, ViewSource] = {}
     for number, view in enumerate(sources.views):
         with _saying(f"sources.views[{number}] ({view.name})"):
-            _check_view(view, config, to_geodetic)
+            rpc = _check_view(view, config, to_geodetic)
+            if rpc in cameras:
+                raise DataError(
+                    f"{view.path} has the very RPC of {cameras[rpc].path} ({cameras[rpc].name}); accepted: images "
+                    "taken from different places, each with its own RPC"
+                )
+            cameras[rpc] = view
     for number, ortho in enumerate(sources.ortho):
         with _saying(f"sources.ortho[{number}] ({ortho.name})"):
             _check_ortho(ortho, config)
@@ -62,12 +69,12 @@ def _check_height(to_geodetic: ToGeodetic, box: Box) -> None:
     to_geodetic(x.ravel(), y.ravel(), np.zeros(4))
 
 
-def _check_view(source: ViewSource, config: Config, to_geodetic: ToGeodetic) -> None:
+def _check_view(source: ViewSource, config: Config, to_geodetic: ToGeodetic) -> RPC:
     from cityweave.io.raster import check_readable, open_raster, picture_bands
     from cityweave.io.satellite import crop_for, read_rpc
 
     with open_raster(source.path) as dataset:
-        rpc = read_rpc(dataset)
+        rpc = read_rpc(dataset, source)
         picture_bands(dataset)
         check_readable(dataset)
         size = (dataset.width, dataset.height)
@@ -82,6 +89,7 @@ def _check_view(source: ViewSource, config: Config, to_geodetic: ToGeodetic) -> 
                     "are accepted"
                 )
             check_readable(mask)
+    return rpc
 
 
 def _view_box(rpc: RPC, size: tuple[int, int], crs: str) -> Box | None:
@@ -98,7 +106,7 @@ def _check_ortho(source: OrthoSource, config: Config) -> None:
     from cityweave.io.raster import check_readable, footprint, horizontal_crs, open_raster, picture_bands
 
     with open_raster(source.path) as dataset:
-        outline = footprint(dataset, horizontal_crs(dataset), config.city.crs)
+        outline = footprint(dataset, horizontal_crs(dataset, source.crs), config.city.crs)
         picture_bands(dataset)
         check_readable(dataset)
     _check_overlap(source.path, outline, config.city.box)

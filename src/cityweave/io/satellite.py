@@ -11,17 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cityweave.cameras import RPC, ToGeodetic
+from cityweave.config import ViewSource
 from cityweave.errors import DataError, MissingCapability
 from cityweave.grid import Box
 from cityweave.io.raster import invalid_pixels, open_raster, picture_bands
+from cityweave.io.rpc_files import ACCEPTED, check_rpc, read_rpc_file, rpc_beside
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
-RPC_ACCEPTED = (
-    "an image with RPC00B tags as GDAL reads them is accepted: in the file itself, or beside it as _RPB.TXT, _rpc.txt, "
-    "RPC_*.XML or .RPB"
-)
 SATURATING_BITS = (8, 10, 11, 12, 13, 14, 15, 16)
 DISPLAY_TAG = "CITYWEAVE_DISPLAY_RANGE"  # "low high": counts of a view that are shown as 0 and 255
 # Metadata that travels with a view: our name -> names in other people's files, as the first one found.
@@ -50,14 +48,26 @@ class ViewPixels:
     nodata: float | None
 
 
-def read_rpc(dataset: DatasetReader) -> RPC:
+def read_rpc(dataset: DatasetReader, source: ViewSource | None = None) -> RPC:
+    """The vendor's camera of an open image: from `rpc` of its source, its tags, or a file beside it."""
+    where = str(dataset.name)
     tags = dataset.tags(ns="RPC")
-    if not tags:
-        raise DataError(f"{dataset.name} has no RPC; {RPC_ACCEPTED}")
-    try:
-        return RPC.from_tags(tags, where=str(dataset.name))
-    except ValueError as error:
-        raise DataError(f"{dataset.name}: RPC that isn't numbers ({error}); {RPC_ACCEPTED}") from error
+    beside = source.rpc if source is not None else None
+    if beside is None and not tags:
+        beside = rpc_beside(Path(dataset.name))
+        if beside is None:
+            raise DataError(f"{where} has no RPC; {ACCEPTED}")
+    if beside is not None:
+        rpc, where = read_rpc_file(beside), str(beside)
+    else:
+        try:
+            rpc = RPC.from_tags(tags, where=where)
+        except ValueError as error:
+            raise DataError(f"{where}: RPC that isn't numbers ({error}); {ACCEPTED}") from error
+    if source is not None and source.crop_px is not None:
+        rpc = rpc.shifted(*source.crop_px)
+    check_rpc(rpc, (dataset.width, dataset.height), where)
+    return rpc
 
 
 def view_metadata(dataset: DatasetReader) -> dict[str, Any]:

@@ -240,7 +240,7 @@ def _pixel_m(view: ViewSource, crs: str, box: tuple[float, float, float, float])
     from cityweave.io.satellite import read_rpc
 
     with open_raster(view.path) as dataset:
-        rpc = read_rpc(dataset)
+        rpc = read_rpc(dataset, view)
     x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     xs, ys = np.array([x, x + 100, x]), np.array([y, y, y + 100])
     u, v = rpc.project(*geodetic_transform(crs, None)(xs, ys, np.full(3, rpc.height_off)))

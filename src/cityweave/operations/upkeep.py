@@ -65,7 +65,7 @@ class Upkeep:
         if tile is None:
             names: dict[str, tuple[str, ...]] = {
                 "synth": ("survey", "ingest", "evaluate"),
-                "survey": ("ingest", "texture", "merge_heights", "merge_city"),
+                "survey": ("ingest", "texture", "merge_heights", "merge_city", "report"),
                 "merge_heights": ("evaluate", "report"),
                 "merge_city": ("evaluate", "report"),
                 "evaluate": ("report",),

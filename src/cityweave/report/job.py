@@ -8,7 +8,7 @@ from cityweave.report.sections import build_page
 
 
 def run(run: Run) -> Manifest:
-    inputs = {name: run.manifest_path(name) for name in ("evaluate", "merge_city")}
+    inputs = {name: run.manifest_path(name) for name in ("evaluate", "merge_city", "survey")}
 
     def work(products: Products) -> None:
         # Both hold times, so they are never the same twice and stay out of the manifest.

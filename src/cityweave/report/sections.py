@@ -14,7 +14,7 @@ from cityweave.manifest import Manifest, Run
 from cityweave.mesh import SURFACE
 from cityweave.plan import city_cells
 from cityweave.render.city import tile_levels
-from cityweave.report import maps, page, plots, scenes
+from cityweave.report import maps, page, plots, pointing, scenes
 from cityweave.report.colours import ABOVE, COUNT, ERROR, INFERRED_RGB, UNKNOWN_RGB, css_gradient
 from cityweave.report.facts import (
     error_by_border_distance,
@@ -73,6 +73,7 @@ def build_page(run: Run) -> str:
     _mesh(out, material)
     _texture(out, material)
     _borders(out, material)
+    pointing.add_section(out, run)
     _tiles(out, material)
     _cost(out, material)
     _about(out, material)

@@ -1,8 +1,8 @@
 """Between which heights anything may stand, on fixed windows of the CRS, so that the tile grid plays no part in it.
 
-From `MARGIN_M` below the lowest terrain of a window to the city's tallest building above its highest, never beyond the
-city's own range. Without a terrain raster the city's range holds everywhere. The windows reach `REACH_M` beyond the
-city, for tiles and halos that stick out.
+With a terrain raster: from `MARGIN_M` below the lowest terrain of a window to the city's tallest building above its
+highest. Without: from what the views themselves show at low resolution (`coarse`). Never beyond the city's own range.
+The windows reach as far beyond the city as tiles and their halos do; one that no two views show has no range.
 """
 
 from __future__ import annotations
@@ -15,18 +15,23 @@ from cityweave.config import CityConfig
 from cityweave.grid import CellGrid, Tile, tiles_covering
 
 WINDOW_M = 256
-REACH_M = 1024.0
 SAMPLE_M = 8.0
 MARGIN_M = 5.0  # coarse terrain cuts ditches and quays
 
-
-def windows(city: CityConfig) -> list[Tile]:
-    return tiles_covering(city.box.grow(REACH_M), WINDOW_M)
+Corner = tuple[float, float]
 
 
-def terrain_grid(city: CityConfig) -> CellGrid:
+def windows(city: CityConfig, reach_m: float) -> list[Tile]:
+    return tiles_covering(city.box.grow(reach_m), WINDOW_M)
+
+
+def corner(window: Tile) -> Corner:
+    return float(window.core.xmin), float(window.core.ymin)
+
+
+def terrain_grid(city: CityConfig, reach_m: float) -> CellGrid:
     """Coarse cells that hold all windows of the city."""
-    all_windows = windows(city)
+    all_windows = windows(city, reach_m)
     first, last = all_windows[0].core, all_windows[-1].core
     step = int(WINDOW_M / SAMPLE_M)
     col0, row0 = int(first.xmin / SAMPLE_M), int(first.ymin / SAMPLE_M)
@@ -34,21 +39,24 @@ def terrain_grid(city: CityConfig) -> CellGrid:
     return CellGrid(col0, row0, cols, rows, SAMPLE_M)
 
 
-def height_range(city: CityConfig, terrain: np.ndarray) -> tuple[float, float]:
-    """Whole metres for a piece of terrain, in the city's vertical reference."""
+def height_range(city: CityConfig, terrain: np.ndarray) -> tuple[float, float] | None:
+    """Whole metres for a piece of terrain, in the city's vertical reference; None where no terrain is known."""
     known = terrain[np.isfinite(terrain)]
     if known.size == 0:
-        return city.heights_m
+        return None
     low = max(math.floor(float(known.min()) - MARGIN_M), city.heights_m[0])
     high = min(math.ceil(float(known.max()) + city.max_building_m), city.heights_m[1])
     return (low, high) if low < high else city.heights_m
 
 
-def envelopes(city: CityConfig, grid: CellGrid, terrain: np.ndarray) -> list[list[float]]:
-    """[west, south, lowest, highest] of each window, row by row from the south-west."""
-    out = []
-    for window in windows(city):
+def terrain_ranges(
+    city: CityConfig, all_windows: list[Tile], grid: CellGrid, terrain: np.ndarray
+) -> dict[Corner, tuple[float, float]]:
+    """Of the windows whose terrain is known."""
+    out = {}
+    for window in all_windows:
         rows, cols = grid.window_of(CellGrid.covering(window.core, grid.gsd_m))
-        low, high = height_range(city, terrain[rows, cols])
-        out.append([window.core.xmin, window.core.ymin, float(low), float(high)])
+        heights = height_range(city, terrain[rows, cols])
+        if heights is not None:
+            out[corner(window)] = heights
     return out

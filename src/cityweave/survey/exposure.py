@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy as np
 from cityweave.cameras import RPC
 from cityweave.grid import Box, CellGrid
 from cityweave.io.raster import picture_bands, read_as_float
+from cityweave.io.satellite import Crop, read_excluded
 from cityweave.survey.inventory import Place
 
 if TYPE_CHECKING:
@@ -34,8 +36,12 @@ def sample_grid(box: Box, gsd_m: float) -> CellGrid:
     return CellGrid.covering(box, gsd_m * times)
 
 
-def sample_view(dataset: DatasetReader, rpc: RPC, place: Place, grid: CellGrid, heights_m: np.ndarray) -> np.ndarray:
+def sample_view(
+    dataset: DatasetReader, rpc: RPC, place: Place, grid: CellGrid, heights_m: np.ndarray, mask: Path | None = None
+) -> np.ndarray:
     """(band, cell) float32 of the pixel that shows the ground of each cell's middle, NaN where there is none.
+
+    Nor where the user's `mask` says not to use it.
 
     Single pixels at full resolution, read strip by strip: means over larger ones mix ground with what stands on it.
     """
@@ -56,6 +62,9 @@ def sample_view(dataset: DatasetReader, rpc: RPC, place: Place, grid: CellGrid, 
         if here.any():
             window = Window(left, top, width, min(STRIP_ROWS, dataset.height - top))
             strip, _ = read_as_float(dataset, bands, window)
+            if mask is not None:
+                crop = Crop(left, top, width, min(STRIP_ROWS, dataset.height - top))
+                strip[:, read_excluded(mask, crop, (dataset.width, dataset.height))] = np.nan
             out[:, inside[here]] = strip[:, row[here] - top, col[here] - left]
     return out
 

@@ -87,12 +87,12 @@ def saturation_of(dataset: DatasetReader) -> float | None:
     values = dataset.read(bands, out_shape=(len(bands), *shape), resampling=Resampling.nearest)
     largest = int(values.max())
     if dataset.nodata is not None and largest == dataset.nodata:
-        return None
+        largest = int(values.max(initial=0, where=values != dataset.nodata))
     return float(largest) if largest in {2**bits - 1 for bits in SATURATING_BITS} else None
 
 
 def describe_view(source: ViewSource, dataset: DatasetReader, place: Place) -> dict[str, Any]:
-    rpc = read_rpc(dataset)
+    rpc = read_rpc(dataset, source)
     size = (dataset.width, dataset.height)
     lon, lat, height = place.middle_geodetic()
     to_ground = ground_from_geodetic(place.crs)
@@ -140,7 +140,7 @@ def _gsd(rpc: RPC, size: tuple[int, int], height: float, place: Place) -> float:
 
 def describe_ortho(source: OrthoSource, place: Place) -> dict[str, Any]:
     with open_raster(source.path) as dataset:
-        outline = footprint(dataset, horizontal_crs(dataset), place.crs)
+        outline = footprint(dataset, horizontal_crs(dataset, source.crs), place.crs)
         return {
             "name": source.name,
             "file": source.path.name,
@@ -149,7 +149,7 @@ def describe_ortho(source: OrthoSource, place: Place) -> dict[str, Any]:
             "bands": len(picture_bands(dataset)),
             "dtype": dataset.dtypes[0],
             "nodata": None if dataset.nodata is None else str(dataset.nodata),
-            "gsd_m": round(native_gsd_m(source.path, place.crs), 4),
+            "gsd_m": round(native_gsd_m(source.path, place.crs, source.crs), 4),
             "footprint_m": _rounded(outline),
             "statistics": band_statistics(decimate(dataset, DECIMATED_PX)),
         }

@@ -27,7 +27,7 @@ from cityweave.synth import files, sensor, views
 from cityweave.synth.cameras import angles_from, ecef_of, satellite_over
 from cityweave.synth.city import build_city
 from cityweave.synth.layout import Layout
-from cityweave.synth.noise import CODE_SENSOR, generator
+from cityweave.synth.noise import CODE_POINTING, CODE_SENSOR, generator
 from cityweave.synth.scene import Material, Scene
 from cityweave.synth.shading import Shaded, Sun, SunMap, prepare, sun_map
 from cityweave.synth.truth import coarse_terrain, true_heights
@@ -181,15 +181,27 @@ class Studio:
             DISPLAY_TAG: f"{haze_dn:.3f} {haze_dn + gain * 255 * sensor.DN_PER_GREY:.3f}",
             "RPC_ERROR_PX": f"{placed.rpc_error_px:.5f}",
         }
-        files.write_view(self.folder / "views" / f"{view.name}.tif", dn, placed.rpc, tags)
+        off = self._pointing_error(view)
+        files.write_view(self.folder / "views" / f"{view.name}.tif", dn, placed.rpc.shifted(-off[0], -off[1]), tags)
         if view is self.nadir:
             self._leaning_ortho(radiance, placed)
-        card = {"size_px": [placed.width, placed.height], "rpc_error_px": placed.rpc_error_px}
+        card: dict[str, Any] = {"size_px": [placed.width, placed.height], "rpc_error_px": placed.rpc_error_px}
+        if any(off):
+            card["pointing_error_px"] = list(off)
         return card | {
             "gain": round(gain, 6),
             "offset_dn": round(haze_dn, 4),
             **{k: round(x, 3) for k, x in angles.items()},
         }
+
+    def _pointing_error(self, view: SynthView) -> tuple[float, float]:
+        """How much farther right and down than in truth the view's RPC sees the ground."""
+        size = self.synth.pointing_error_px
+        if size == 0:
+            return 0.0, 0.0
+        rng = generator(self.config.seed, CODE_POINTING, zlib.crc32(view.name.encode()))
+        u, v = rng.uniform(-size, size, 2)
+        return round(float(u), 3), round(float(v), 3)
 
     def _ortho_grid(self) -> CellGrid:
         return CellGrid.covering(self.box, self.synth.ortho_gsd_m)

@@ -7,7 +7,7 @@ from numba import njit
 
 # seeds of the random draws of each subject; a subject added later must take a new number
 CODE_LAYOUT, CODE_BLOCK, CODE_STREET, CODE_SENSOR, CODE_TERRAIN, CODE_MODEL = 101, 102, 103, 104, 105, 106
-CODE_AERIAL = 107
+CODE_AERIAL, CODE_POINTING = 107, 108
 
 
 def generator(seed: int, code: int, *ids: int) -> np.random.Generator:
