@@ -164,6 +164,9 @@ class SurveyConfig(Section):
 class DsmConfig(Section):
     gsd_m: float = Field(0.5, gt=0, description="cell size of the height model")
     matching_halo_m: float = Field(16.0, ge=0, description="ground beyond the output that warms up the matching")
+    memory_mb: float = Field(
+        2000.0, gt=0, description="most that matching may take; a tile that needs more is matched in blocks"
+    )
     step_m: float = Field(0.5, gt=0, description="height step of the fine sweep; the result is finer")
     coarse_gsd_m: float = Field(1.0, gt=0, description="cell size of the sweep that finds where to search")
     coarse_step_m: float = Field(1.0, gt=0, description="height step of that sweep")
@@ -194,7 +197,9 @@ class DsmConfig(Section):
     smooth_radius_cells: int = Field(
         1, ge=0, le=5, description="half side of the median window; wider by one for every view short of 4"
     )
-    smooth_band_m: float = Field(1.0, gt=0, description="heights this close to the median are averaged")
+    smooth_band_m: float = Field(
+        1.0, gt=0, description="heights this close to the median are averaged; at least a pixel of parallax"
+    )
     agree_share: float = Field(0.4, gt=0, lt=0.5, description="share of unlike census bits up to which views agree")
     min_margin_bits: float = Field(0.2, ge=0, description="how much worse the second-best height must be")
     small_hole_cells: int = Field(40, ge=0, description="holes up to here take the median around them")

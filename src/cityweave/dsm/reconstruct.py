@@ -9,6 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from cityweave.config import DsmConfig
+from cityweave.dsm.blocks import Block, blocks_of, cropped, pixel_window, window_size
 from cityweave.dsm.sgm import aggregate, winners
 from cityweave.dsm.surface import drop_small_components, fill_holes, smooth
 from cityweave.dsm.sweep import COST_PER_BIT, HeightRanges, sweep_costs
@@ -51,12 +52,40 @@ class _Bounds:
     bottom: np.ndarray
     top: np.ndarray
 
+    def within(self, block: Block) -> _Bounds:
+        return _Bounds(block.of(self.surface), block.of(self.bottom), block.of(self.top))
+
 
 def reconstruct(
     views: Sequence[SweepView], grid: CellGrid, heights_m: tuple[float, float], config: DsmConfig
 ) -> HeightModel:
     """`grid` and the cameras in tile-local metres; `heights_m` the lowest and highest height that may occur."""
     bounds = _coarse(views, grid, heights_m, config)
+    surface, margin = np.full(grid.shape, np.nan, np.float32), np.zeros(grid.shape, np.float32)
+    count = np.zeros(grid.shape, np.uint8)
+    factors = [float(config.upsample)] * len(views)
+    halo_cells = round(config.matching_halo_m / grid.gsd_m)
+    for block in blocks_of(
+        views, factors, grid, bounds.bottom, bounds.top, config.step_m, halo_cells, config.memory_mb
+    ):
+        part = _fine(views, block.grid(grid), bounds.within(block), config)
+        kept = (block.kept_rows, block.kept_cols)
+        surface[kept], margin[kept], count[kept] = (layer[block.core()] for layer in part)
+
+    measured = np.isfinite(surface) & (count >= 2) & (margin >= config.min_margin_bits)
+    dsm = fill_holes(np.where(measured, surface, np.nan), config.small_hole_cells, config.component_jump_m)
+    source = np.where(measured, MEASURED, np.where(np.isfinite(dsm), FILLED, NONE)).astype(np.uint8)
+    sigma = sigma_m(dsm, count, margin, source)
+    return HeightModel(grid, dsm, sigma, np.where(measured, count, 0).astype(np.uint8), source)
+
+
+def _fine(
+    views: Sequence[SweepView], grid: CellGrid, bounds: _Bounds, config: DsmConfig
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Surface, margin and count between the bounds; the surface found so far tells who sees what."""
+    views = _showing(views, grid, bounds.bottom, bounds.top)
+    if len(views) < 2:
+        return np.full(grid.shape, np.nan, np.float32), np.zeros(grid.shape, np.float32), np.zeros(grid.shape, np.uint8)
     ranges = HeightRanges.between(grid, config.step_m, bounds.bottom, bounds.top)
     spacing = config.census_spacing * (1 if len(views) >= ENOUGH_VIEWS else 2)
     stack = census_stack(views, [config.upsample] * len(views), spacing)
@@ -67,7 +96,7 @@ def reconstruct(
     winner = _match(stack, ranges, config, config.pair_share, None, guide)
     # Two views have nothing to choose from: what one of them can't see stays what the smoothness made of it.
     for _ in range(config.visibility_rounds if len(views) > 2 else 0):
-        surface = _cleaned(winner.surface, len(views), config)
+        surface = _cleaned(winner.surface, views, leans, config)
         # A roof that grew over the ground beside it would hide that ground for ever: views must confirm what hides.
         seen, count = agreement(stack, grid, surface, horizon, OCCLUDER_BITS)
         occluder = np.where(count >= config.occluder_share * seen, surface, np.nan)
@@ -75,14 +104,16 @@ def reconstruct(
         guide = ortho_luminance(views, grid, winner.surface, horizon)
         winner = _match(stack, ranges, config, config.visible_pair_share, horizon, guide)
 
-    surface = _cleaned(winner.surface, len(views), config)
+    surface = _cleaned(winner.surface, views, leans, config)
     horizon = horizons(surface, bounds.bottom, grid.gsd_m, leans) - np.float32(config.visibility_tolerance_m)
     _, count = agreement(stack, grid, surface, horizon, config.agree_share * CENSUS_BITS)
-    measured = np.isfinite(surface) & (count >= 2) & (winner.margin_bits >= config.min_margin_bits)
-    dsm = fill_holes(np.where(measured, surface, np.nan), config.small_hole_cells, config.component_jump_m)
-    source = np.where(measured, MEASURED, np.where(np.isfinite(dsm), FILLED, NONE)).astype(np.uint8)
-    sigma = sigma_m(dsm, count, winner.margin_bits, source)
-    return HeightModel(grid, dsm, sigma, np.where(measured, count, 0).astype(np.uint8), source)
+    return surface, winner.margin_bits, count
+
+
+def _showing(views: Sequence[SweepView], grid: CellGrid, bottom_m: np.ndarray, top_m: np.ndarray) -> list[SweepView]:
+    """The views that may show the grid between two heights, cut to the pixels that do."""
+    windows = [pixel_window(view, grid, bottom_m, top_m) for view in views]
+    return [cropped(view, window) for view, window in zip(views, windows, strict=True) if window_size(window)]
 
 
 def _coarse(views: Sequence[SweepView], grid: CellGrid, heights_m: tuple[float, float], config: DsmConfig) -> _Bounds:
@@ -91,12 +122,17 @@ def _coarse(views: Sequence[SweepView], grid: CellGrid, heights_m: tuple[float, 
     A low penalty on jumps lets thin towers and trees through, at the price of blunders that only widen the search.
     """
     coarse = CellGrid.covering(grid.box, config.coarse_gsd_m)
-    everywhere = np.ones(coarse.shape)
-    ranges = HeightRanges.between(coarse, config.coarse_step_m, everywhere * heights_m[0], everywhere * heights_m[1])
+    low, high = (np.full(coarse.shape, float(height)) for height in heights_m)
     # Pixels of half a coarse step: one step then moves the views against each other by under a pixel.
     factors = [1 / max(1, round(config.coarse_step_m / 2 / view.pixel_m())) for view in views]
     stack = census_stack(views, factors, 1)
-    surface = _match(stack, ranges, config, config.pair_share, None, None).surface
+    surface = np.full(coarse.shape, np.nan, np.float32)
+    halo_cells = round(config.matching_halo_m / coarse.gsd_m)
+    for block in blocks_of(views, factors, coarse, low, high, config.coarse_step_m, halo_cells, config.memory_mb):
+        part = block.grid(coarse)
+        ranges = HeightRanges.between(part, config.coarse_step_m, block.of(low), block.of(high))
+        found = _match(stack, ranges, config, config.pair_share, None, None).surface
+        surface[block.kept_rows, block.kept_cols] = found[block.core()]
     reach = 2 * round(config.range_reach_m / config.coarse_gsd_m) + 1
     bottom = ndimage.minimum_filter(surface, reach) - np.float32(config.range_margin_m)
     top = ndimage.maximum_filter(surface, reach) + np.float32(config.range_margin_m)
@@ -135,11 +171,18 @@ def _match(
     )
 
 
-def _cleaned(surface: np.ndarray, views: int, config: DsmConfig) -> np.ndarray:
+def _cleaned(surface: np.ndarray, views: Sequence[SweepView], leans: np.ndarray, config: DsmConfig) -> np.ndarray:
     """Without mismatched patches and noise; the fewer views, the noisier, the wider the window."""
     surface = drop_small_components(surface, config.component_jump_m, config.min_component_cells)
-    radius = config.smooth_radius_cells + max(0, ENOUGH_VIEWS - views) if config.smooth_radius_cells else 0
-    return smooth(surface, radius, config.smooth_band_m)
+    few = max(0, ENOUGH_VIEWS - len(views))
+    radius = config.smooth_radius_cells + few if config.smooth_radius_cells else 0
+    return smooth(surface, radius, max(config.smooth_band_m, _pixel_of_parallax_m(views, leans)))
+
+
+def _pixel_of_parallax_m(views: Sequence[SweepView], leans: np.ndarray) -> float:
+    """Metres up that move a point by a pixel between the two views that differ most: the scale of the noise."""
+    apart = np.linalg.norm(leans[:, None] - leans[None], axis=2).max()
+    return float(np.median([view.pixel_m() for view in views]) / max(apart, 0.05))
 
 
 def sigma_m(dsm: np.ndarray, count: np.ndarray, margin_bits: np.ndarray, source: np.ndarray) -> np.ndarray:
