@@ -1,0 +1,55 @@
+"""One city: what is asked of it, from the rules of its stages."""
+
+# A city's file replaces the demo's as a whole; merged, keys of the demo would leak into the city.
+if not workflow.config_settings.configfiles:
+
+    configfile: Path(workflow.basedir) / "config" / "config.yaml"
+
+
+include: "common.smk"
+
+
+# Stages that are taken over from another run have no rules of their own.
+for stage in ("synth", "survey", "ingest", "dsm", "geometry", "texture", "merge", "evaluate", "report"):
+    if stage not in ADOPTED:
+
+        include: f"{stage}.smk"
+
+
+if ADOPTED:
+
+    include: "adopt.smk"
+
+
+rule all:
+    """The whole city. Names the manifests of all tiles, so that one that is gone is made again."""
+    default_target: True
+    input:
+        [manifest for name in TILE_MANIFESTS for manifest in all_tiles(name)],
+        city_manifest("report"),
+        f"{RUN}/verdict.json",
+    localrule: True
+
+
+rule heights:
+    input:
+        city_manifest("merge_heights"),
+    """The city's height model alone."""
+    localrule: True
+
+
+rule verdict:
+    input:
+        city_manifest("report"),
+    output:
+        f"{RUN}/verdict.json",
+    log:
+        f"{RUN}/logs/verdict.log",
+    """Fails when a tile is quarantined or missing, after everything else is delivered."""
+    localrule: True
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        run=run_of,
+    shell:
+        "python -m cityweave verdict --run {params.run} --output {output} 2> >(tee {log} >&2)"
