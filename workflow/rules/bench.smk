@@ -15,6 +15,7 @@ try:
 except CityweaveError as error:
     refuse(error)
 
+LAST = "report" if SUITE.plan.report else "evaluate"
 RECORDS = {bench_run.name: f"{SUITE.folder}/records/{bench_run.name}.json" for bench_run in SUITE.runs}
 
 for bench_run in SUITE.runs:
@@ -34,7 +35,7 @@ for bench_run in SUITE.runs:
         name:
             f"{prefix}measure"
         input:
-            f"{bench_run.folder}/city/report.json",
+            f"{bench_run.folder}/city/{LAST}.json",
             [f"{bench_run.adopts.folder}/timing.json"] if bench_run.adopts else [],
         output:
             f"{bench_run.folder}/timing.json",
@@ -60,7 +61,7 @@ for bench_run in SUITE.runs:
         name:
             f"{prefix}record"
         input:
-            f"{bench_run.folder}/city/report.json",
+            f"{bench_run.folder}/city/{LAST}.json",
             f"{bench_run.folder}/timing.json",
             str(SUITE.file),
         output:

@@ -32,20 +32,20 @@ rule all:
 
 
 rule heights:
+    """The city's height model alone."""
     input:
         city_manifest("merge_heights"),
-    """The city's height model alone."""
     localrule: True
 
 
 rule verdict:
+    """Fails when a tile is quarantined or missing, after everything else is delivered."""
     input:
         city_manifest("report"),
     output:
         f"{RUN}/verdict.json",
     log:
         f"{RUN}/logs/verdict.log",
-    """Fails when a tile is quarantined or missing, after everything else is delivered."""
     localrule: True
     conda:
         "../envs/cpu.yaml"

@@ -77,6 +77,7 @@ class SuiteConfig(Section):
     metrics: tuple[Metric, ...] = Field((), description="what the tables show")
     published: tuple[Published, ...] = Field((), description="figures to show beside ours")
     timing: Timing = Timing()
+    report: bool = Field(False, description="make and time the page of every run, too")
     remarks: str = Field("", description="Markdown below the suite's tables: what the figures mean")
 
 

@@ -54,6 +54,7 @@ def measure(suite: Suite, bench_run: BenchRun, run: Run) -> dict[str, Any]:
     at_once = suite.plan.variants[bench_run.variant].at_once
     found: dict[str, Any] = {
         "machine": describe(),
+        "load": round(os.getloadavg()[0], 2),  # well above 1 says that somebody else was at work
         "calibration": _calibration(),
         "at_once": at_once,
         "repeats": suite.plan.timing.repeats,
@@ -107,7 +108,7 @@ def _typical_tile(run: Run) -> Tile | None:
 
 def _jobs(run: Run, tile: Tile) -> Iterator[_Job]:
     for kind in KINDS:
-        if kind == "synth" and run.config.synth is None:
+        if kind in CITY_MANIFESTS and not _made(kind, run):
             continue
         if kind not in TILE_KINDS:
             yield _Job(kind, (kind.replace("_", "-"),), (f"city/{kind}.run.json",))
@@ -116,6 +117,11 @@ def _jobs(run: Run, tile: Tile) -> Iterator[_Job]:
         divisions = [part for division in DIVISIONS for part in ("--division", str(division))] if kind == "fit" else []
         records = tuple(f"tiles/{tile.name}/{name}.run.json" for name in names)
         yield _Job(kind, (kind, "--tile", tile.name, *divisions), records)
+
+
+def _made(kind: str, run: Run) -> bool:
+    folder = run.folder.with_name(run.config.city.name) if kind == "synth" else run.folder
+    return (folder / "city" / f"{kind}.json").is_file()
 
 
 def _scratch(run: Run, folder: Path) -> Run:
