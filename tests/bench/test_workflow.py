@@ -49,7 +49,9 @@ class Bench:
         if arguments and arguments[0].startswith("-"):
             command = [*command[:5], *arguments[:-1], *command[5:8], arguments[-1]]
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-        done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(
+            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=1200, check=False
+        )
         assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
         return done.stdout + done.stderr
 

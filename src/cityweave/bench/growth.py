@@ -59,7 +59,7 @@ def growth_plots(records: Sequence[Record]) -> dict[str, str]:
         for y, label in (("work_s", "seconds of work"), ("peak_rss_mb", "peak memory, MB")):
             lines = [Series(kind, tuple(points(group, kind, x, y))) for kind in KINDS]
             x_label = "km² of a job" if x == "km2" else "source pixels of a job"
-            panels.append((f"by {axis}", x_label, label, [line for line in lines if line.points]))
+            panels.append((f"by {axis}", x_label, label, [line for line in lines if exponent(line.points) is not None]))
     return {f"{records[0]['suite']}_growth.svg": loglog(panels)}
 
 

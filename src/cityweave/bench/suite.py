@@ -123,7 +123,7 @@ class Suite:
 
 def read_suite(name: str, folder: Path, over: Mapping[str, Any] | None = None) -> Suite:
     """`name` of a file in `folder`, or a path to one; `over` is laid over the configuration of every run."""
-    file = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
+    file = Path(name).expanduser() if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
     if not file.is_file():
         known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
         raise ConfigError(f"suite {name!r}: {file} is not there; accepted: {known}, or a path to a .yaml file")
