@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from cityweave.bench.plots import short
 from cityweave.bench.record import figure, figures
 from cityweave.errors import ConfigError
 from cityweave.plan import canonical_json
@@ -61,7 +62,7 @@ class Comparison:
 
 def _change_line(change: Change) -> str:
     unit = change.metric["unit"] and f" {change.metric['unit']}"
-    before, after = ("no figure" if x is None else f"{x:.4g}{unit}" for x in (change.before, change.after))
+    before, after = ("no figure" if x is None else f"{short(x)}{unit}" for x in (change.before, change.after))
     text = f"{change.metric['label']:28} {before} -> {after}"
     if change.differences and change.verdict != "same":
         mean = statistics.mean(change.differences)

@@ -30,11 +30,15 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Bar:
+class Row:
     label: str
-    value: float
-    spread: float
+    values: tuple[float, ...]  # one per seed
     text: str
+
+
+def short(value: float) -> str:
+    """Four digits, and no exponent where a plain number is as short."""
+    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
 
 
 def _svg(width: int, height: int, parts: Sequence[str]) -> str:
@@ -52,30 +56,35 @@ def _text(x: float, y: float, text: str, anchor: str = "start", colour: str = "#
     )
 
 
-def bars(title: str, panels: Sequence[tuple[str, Sequence[Bar]]]) -> str:
-    """A panel of bars per metric, each with its spread as a whisker."""
-    width, step, left, right = 720, 22, 150, 150
+def dots(title: str, panels: Sequence[tuple[str, Sequence[Row]]]) -> str:
+    """A panel per metric on an axis of its own: a dot per seed, a line at the mean, and the figure beside it."""
+    width, step, left, right = 720, 22, 150, 170
     parts = [_text(16, 26, title, size=16)]
     y = 44.0
     for name, rows in panels:
         y += 20
         parts.append(_text(16, y, name, colour="#626a73"))
-        y += 6
-        largest = max((abs(row.value) + row.spread for row in rows), default=0.0) or 1.0
-        scale = (width - left - right) / largest
-        for row in rows:
-            middle, length = y + step / 2, abs(row.value) * scale
-            parts.append(_text(left - 8, middle + 4, row.label, "end"))
-            parts.append(
-                f'<rect x="{left}" y="{y + 4:.1f}" width="{max(length, 1):.1f}" height="{step - 8}" fill="#1f6f78"/>'
-            )
-            if row.spread > 0:
-                a, b = left + max(0.0, length - row.spread * scale), left + length + row.spread * scale
-                whisker = f"M{a:.1f},{middle:.1f}H{b:.1f}M{a:.1f},{middle - 4:.1f}v8M{b:.1f},{middle - 4:.1f}v8"
-                parts.append(f'<path d="{whisker}" stroke="#e39a5b" stroke-width="2" fill="none"/>')
-            parts.append(_text(left + length + row.spread * scale + 8, middle + 4, row.text))
-            y += step
         y += 8
+        every = [value for row in rows for value in row.values]
+        low, high = min(every, default=0.0), max(every, default=1.0)
+        if high == low:
+            low, high = low - 0.5, high + 0.5
+        scale = (width - left - right - 16) / (high - low)
+        for row in rows:
+            middle = y + step / 2
+            spots = [left + 8 + (value - low) * scale for value in row.values]
+            parts.append(_text(left - 8, middle + 4, row.label, "end"))
+            parts.append(f'<path d="M{left},{middle:.1f}H{width - right}" stroke="#e2e0da"/>')
+            mean = sum(spots) / len(spots)
+            parts.append(f'<path d="M{mean:.1f},{middle - 8:.1f}v16" stroke="#c0652b" stroke-width="2.5"/>')
+            parts += [
+                f'<circle cx="{u:.1f}" cy="{middle:.1f}" r="4" fill="#1f6f78" fill-opacity="0.75"/>' for u in spots
+            ]
+            parts.append(_text(width - right + 12, middle + 4, row.text))
+            y += step
+        parts.append(_text(left, y + 12, short(low), "start", "#626a73", 11))
+        parts.append(_text(width - right, y + 12, short(high), "end", "#626a73", 11))
+        y += 18
     return _svg(width, round(y + 12), parts)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cityweave.bench.growth import UNKNOWN, growth_markdown, growth_plots, markdown_table
-from cityweave.bench.plots import Bar, bars
+from cityweave.bench.plots import Row, dots, short
 from cityweave.bench.record import figure
 from cityweave.operations.costs import KINDS
 
@@ -56,12 +56,10 @@ def plots(records: Sequence[Record]) -> dict[str, str]:
         for metric in shown["metrics"]:
             rows = []
             for variant in variants(records):
-                mean, spread, _ = over_seeds(records, variant, metric["key"])
-                if mean is not None:
-                    rows.append(Bar(variant, mean, spread or 0.0, with_spread(mean, spread)))
+                if values := seed_values(records, variant, metric["key"]):
+                    rows.append(Row(variant, tuple(values), with_spread(*mean_and_spread(values))))
             panels.append((f"{metric['label']}{', ' + metric['unit'] if metric['unit'] else ''}{_arrow(metric)}", rows))
-        seeds = len({record["seed"] for record in records})
-        found[f"{suite}_figures.svg"] = bars(f"{suite}: mean and standard deviation over {seeds} seeds", panels)
+        found[f"{suite}_figures.svg"] = dots(f"{suite}: a dot per seed, a line at the mean", panels)
     if any(record["shown"]["axis"] for record in records):
         found |= growth_plots(records)
     return found
@@ -79,13 +77,16 @@ def variants(records: Sequence[Record]) -> list[str]:
     return list(dict.fromkeys(record["variant"] for record in records))
 
 
-def over_seeds(records: Sequence[Record], variant: str, key: str) -> tuple[float | None, float | None, int]:
-    """Mean, standard deviation over seeds (None with one) and how many there are."""
-    values = [figure(r["metrics"], key) for r in records if r["variant"] == variant]
-    known = [value for value in values if value is not None]
-    if not known:
-        return None, None, 0
-    return statistics.mean(known), statistics.stdev(known) if len(known) > 1 else None, len(known)
+def seed_values(records: Sequence[Record], variant: str, key: str) -> list[float]:
+    values = [figure(record["metrics"], key) for record in records if record["variant"] == variant]
+    return [value for value in values if value is not None]
+
+
+def mean_and_spread(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """Mean and standard deviation; None with too few values."""
+    if not values:
+        return None, None
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
 def with_spread(mean: float | None, spread: float | None) -> str:
@@ -93,7 +94,7 @@ def with_spread(mean: float | None, spread: float | None) -> str:
     if mean is None:
         return UNKNOWN
     if not spread:
-        return f"{mean:.4g}" if abs(mean) < 1e4 else f"{mean:.0f}"
+        return short(mean)
     digits = max(0, 1 - math.floor(math.log10(spread)))
     return f"{mean:.{digits}f} ± {spread:.{digits}f}"
 
@@ -122,8 +123,8 @@ def _quality(records: Sequence[Record]) -> str:
     head = ["variant", *(f"{m['label']}{', ' + m['unit'] if m['unit'] else ''}" for m in metrics)]
     rows = []
     for variant in variants(records):
-        cells = [over_seeds(records, variant, metric["key"]) for metric in metrics]
-        rows.append([variant, *(with_spread(mean, spread) for mean, spread, _ in cells)])
+        cells = [mean_and_spread(seed_values(records, variant, metric["key"])) for metric in metrics]
+        rows.append([variant, *(with_spread(*cell) for cell in cells)])
     notes = []
     for number, entry in enumerate(records[0]["shown"]["published"], 1):
         figures = [entry["figures"].get(metric["key"]) for metric in metrics]
@@ -168,7 +169,7 @@ def _costs(records: Sequence[Record]) -> str:
     return "\n\n".join(
         [
             f"One job each, alone on the machine: median of {repeats}, compiled code in its cache, start and imports "
-            "included; work is what remains without them. A variant shows only what it doesn't share with one above.",
+            "included; work is the stage's own part. A variant shows only what it doesn't share with one above.",
             markdown_table(head, rows),
         ]
     )
