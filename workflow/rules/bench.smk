@@ -18,6 +18,12 @@ except CityweaveError as error:
 LAST = "report" if SUITE.plan.report else "evaluate"
 RECORDS = {bench_run.name: f"{SUITE.folder}/records/{bench_run.name}.json" for bench_run in SUITE.runs}
 
+
+def timed_run(wildcards, input, output):
+    """The run's folder, from the file of its times."""
+    return str(Path(output.get("timing") or input.timing).parent)
+
+
 for bench_run in SUITE.runs:
     module_name = bench_run.rule_prefix
     prefix = f"{module_name}_"
@@ -38,7 +44,7 @@ for bench_run in SUITE.runs:
             f"{bench_run.folder}/city/{LAST}.json",
             [f"{bench_run.adopts.folder}/timing.json"] if bench_run.adopts else [],
         output:
-            f"{bench_run.folder}/timing.json",
+            timing=f"{bench_run.folder}/timing.json",
         log:
             f"{bench_run.folder}/logs/measure.log",
         conda:
@@ -46,7 +52,7 @@ for bench_run in SUITE.runs:
         # All cores that there are, so that nothing else runs beside what is timed.
         threads: workflow.cores or 1
         params:
-            run=str(bench_run.folder),
+            run=timed_run,
             suite=str(SUITE.file),
             name=bench_run.name,
             how=canonical_json([SUITE.plan.timing.model_dump(), SUITE.plan.variants[bench_run.variant].at_once]),
@@ -62,8 +68,8 @@ for bench_run in SUITE.runs:
             f"{prefix}record"
         input:
             f"{bench_run.folder}/city/{LAST}.json",
-            f"{bench_run.folder}/timing.json",
             str(SUITE.file),
+            timing=f"{bench_run.folder}/timing.json",
         output:
             RECORDS[bench_run.name],
         log:
@@ -72,7 +78,7 @@ for bench_run in SUITE.runs:
         conda:
             "../envs/cpu.yaml"
         params:
-            run=str(bench_run.folder),
+            run=timed_run,
             suite=str(SUITE.file),
             name=bench_run.name,
             source=canonical_json(SOURCE),

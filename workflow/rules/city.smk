@@ -53,3 +53,16 @@ rule verdict:
         run=run_of,
     shell:
         "python -m cityweave verdict --run {params.run} --output {output} 2> >(tee {log} >&2)"
+
+
+rule bench:
+    """Benchmark suites are asked for by name; this only says so."""
+    log:
+        f"{RUN}/logs/bench.log",
+    localrule: True
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        suites=", ".join(sorted(file.stem for file in (Path(workflow.basedir) / "config" / "bench").glob("*.yaml"))),
+    shell:
+        "echo 'Which suite? snakemake bench --config suite=NAME; there are: {params.suites}' 2>&1 | tee {log} >&2; exit 2"
