@@ -18,12 +18,6 @@ except CityweaveError as error:
 LAST = "report" if SUITE.plan.report else "evaluate"
 RECORDS = {bench_run.name: f"{SUITE.folder}/records/{bench_run.name}.json" for bench_run in SUITE.runs}
 
-
-def timed_run(wildcards, input, output):
-    """The run's folder, from the file of its times."""
-    return str(Path(output.get("timing") or input.timing).parent)
-
-
 for bench_run in SUITE.runs:
     module_name = bench_run.rule_prefix
     prefix = f"{module_name}_"
@@ -52,7 +46,7 @@ for bench_run in SUITE.runs:
         # All cores that there are, so that nothing else runs beside what is timed.
         threads: workflow.cores or 1
         params:
-            run=timed_run,
+            run=lambda wildcards, output: str(Path(output.timing).parent),
             suite=str(SUITE.file),
             name=bench_run.name,
             how=canonical_json([SUITE.plan.timing.model_dump(), SUITE.plan.variants[bench_run.variant].at_once]),
@@ -68,7 +62,7 @@ for bench_run in SUITE.runs:
             f"{prefix}record"
         input:
             f"{bench_run.folder}/city/{LAST}.json",
-            str(SUITE.file),
+            suite=str(SUITE.file),
             timing=f"{bench_run.folder}/timing.json",
         output:
             RECORDS[bench_run.name],
@@ -78,12 +72,11 @@ for bench_run in SUITE.runs:
         conda:
             "../envs/cpu.yaml"
         params:
-            run=timed_run,
-            suite=str(SUITE.file),
+            run=lambda wildcards, input: str(Path(input.timing).parent),
             name=bench_run.name,
             source=canonical_json(SOURCE),
         shell:
-            "python -m cityweave bench record --suite {params.suite} --run {params.run} {params.name}"
+            "python -m cityweave bench record --suite {input.suite} --run {params.run} {params.name}"
             " --output {output} > {log} 2>&1"
 
 
