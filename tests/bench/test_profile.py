@@ -21,7 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 TELL = """
 include: "{root}/Snakefile"
 import json
-found = {{rule.name: {{name: str(each.raw or each._evaluator or each.value) for name, each in rule.resources.items()}} for rule in workflow.rules}}
+told = lambda each: str(each.raw or each._evaluator or each.value)
+found = {{rule.name: {{name: told(each) for name, each in rule.resources.items()}} for rule in workflow.rules}}
 if workflow.is_main_process:
     Path("found.json").write_text(json.dumps(found))
 """
