@@ -14,14 +14,15 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "cityweave"
 # A module may import from lower levels; stages may not import each other.
 LEVELS = [
     {"errors"},
-    {"config", "grid", "codehash", "gpu", "fetched", "profiles", "rpc"},
+    {"config", "grid", "codehash", "gpu", "fetched", "machine", "profiles", "rpc"},
     {"plan", "cameras", "mesh"},
     {"manifest"},
-    {"aoi", "io", "status"},
+    {"aoi", "io", "status", "adopt"},
     {"render"},
     {"synth", "survey", "ingest", "dsm", "geometry", "texture", "merge", "evaluate", "report"},
     {"train"},
     {"operations"},
+    {"bench"},
     {"cli", "__main__"},
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}

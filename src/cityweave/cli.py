@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from cityweave.bench.commands import add_bench
 from cityweave.errors import CityweaveError, ConfigError
 from cityweave.fetched import use_compiled_kernels
 from cityweave.gpu import DEVICE_VARIABLE, DEVICES, require
@@ -54,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="cityweave",
         description="Pictures of a city taken from above to one height model and one textured 3D city. "
         "The workflow calls one sub-command a job; the ones for people are check, plan, fetch, doctor, status, prune, "
-        "deliver, retry, border, where and train.",
+        "bench, deliver, retry, border, where and train.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (_, _, wants) in STAGES.items():
@@ -75,8 +76,12 @@ def _parser() -> argparse.ArgumentParser:
             help=f"cuda: fail where no GPU is visible; default: ${DEVICE_VARIABLE}, or auto",
         )
         command.set_defaults(call=_stage)
+    adopt = commands.add_parser("adopt", help="job of the workflow: take stages over from another run")
+    _add_run(adopt)
+    adopt.set_defaults(call=_adopt)
     _add_people_commands(commands)
     add_commands(commands)
+    add_bench(commands)
     return parser
 
 
@@ -195,6 +200,12 @@ def _status(arguments: argparse.Namespace) -> None:
         mend(run)
         return
     print("\n".join([status_table(run), *gpu_report(run)]))
+
+
+def _adopt(arguments: argparse.Namespace) -> None:
+    from cityweave.adopt import adopt
+
+    print(f"{adopt(Run.open(arguments.run))} manifests taken over")
 
 
 def _verdict(arguments: argparse.Namespace) -> None:

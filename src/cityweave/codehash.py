@@ -61,7 +61,7 @@ def closure(stage: str) -> list[Path]:
 # Every stage imports the configuration's models; the sections it reads are in its params already.
 _NOT_COUNTED = {
     *("config.py", "plan.py", "manifest.py", "codehash.py", "errors.py"),
-    *("gpu.py", "fetched.py", "profiles.py"),
+    *("gpu.py", "fetched.py", "profiles.py", "machine.py"),
 }
 
 

@@ -296,8 +296,19 @@ class PackConfig(Section):
     tiles: int = Field(1, ge=1, description="how many tiles of a stage one job serves")
 
 
+class AdoptConfig(Section):
+    """Results that another run of the same city has already."""
+
+    run: Path = Field(description="folder of that run, such as results/demo")
+    stages: tuple[Literal["synth", "survey", "ingest", "dsm", "geometry", "texture", "merge"], ...] = Field(
+        description="whose results are taken over instead of computed; their parameters must be the same in both runs"
+    )
+
+
 class WorkflowConfig(Section):
     pack: PackConfig = PackConfig()
+    results: Path = Field(Path("results"), description="folder under which the city's own is made")
+    adopt: AdoptConfig | None = Field(None, description="take stages over from another run, by hard link")
     on_code_change: Literal["rerun", "warn"] = Field(
         "rerun", description="whether jobs rerun when the code of their stage changed"
     )

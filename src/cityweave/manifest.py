@@ -26,6 +26,7 @@ from cityweave.config import Config
 from cityweave.errors import DataError, Quarantine
 from cityweave.gpu import metered
 from cityweave.grid import Tile
+from cityweave.machine import cpu_model
 from cityweave.plan import load_config, stage_params
 
 HASH_LENGTH = 12
@@ -204,7 +205,7 @@ def run_job(
         return finished
     for remains in folder.glob(f"*.{name}.tmp*"):
         remove(remains)
-    old = _recorded(record)
+    old = recorded(record)
     path.unlink(missing_ok=True)
     pruned_marker(path).unlink(missing_ok=True)
 
@@ -230,13 +231,13 @@ def run_job(
     write_json(record, cost | {"manifest": values})
     write_json(path, values)
     attempt.unlink(missing_ok=True)  # stays when the work failed or died: so the status can tell
-    _drop_stale(folder, old, values)
+    drop_stale(folder, old, values)
     return Manifest(path, values)
 
 
 def _finished(path: Path, record: Path, base: dict[str, Any], stage: str) -> Manifest | None:
     """The manifest of an earlier attempt, put back if the same job would be done again."""
-    values = _recorded(record)
+    values = recorded(record)
     if any(values.get(key) != base[key] for key in base):
         return None
     if json.loads(record.read_text())["code"] != stage_hash(stage):
@@ -251,7 +252,7 @@ def _finished(path: Path, record: Path, base: dict[str, Any], stage: str) -> Man
     return manifest
 
 
-def _recorded(record: Path) -> dict[str, Any]:
+def recorded(record: Path) -> dict[str, Any]:
     """What the last finished attempt wrote; its manifest itself is often gone, as Snakemake removes outputs first."""
     try:
         values: dict[str, Any] = json.loads(record.read_text())["manifest"]
@@ -260,7 +261,7 @@ def _recorded(record: Path) -> dict[str, Any]:
         return {"products": []}
 
 
-def _drop_stale(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+def drop_stale(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
     """Products that the manifest before this one named, or that a killed attempt left, and that nothing names now."""
     kept = {entry["path"] for entry in new["products"]}
     stale = {entry["path"] for entry in old["products"]} - kept
@@ -286,6 +287,7 @@ def _cost(stage: str, started: float, cpu_before: float, usage: dict[str, Any]) 
         "peak_rss_mb": round(peak_rss_mb, 1),
         "host": platform.node(),
         "machine": platform.machine(),
+        "cpu": cpu_model(),
         "python": sys.version.split()[0],
         "code": stage_hash(stage),
         **usage,

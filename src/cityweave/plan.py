@@ -48,7 +48,15 @@ CITY_MANIFESTS: dict[str, str] = {
     "report": "report",
 }
 
-# Manifests of a tile in the order of work, with the stage that each belongs to.
+# Manifests of the city and of a tile in the order of work, with the stage that each belongs to.
+CITY_MANIFESTS: dict[str, str] = {
+    "synth": "synth",
+    "survey": "survey",
+    "merge_heights": "merge",
+    "merge_city": "merge",
+    "evaluate": "evaluate",
+    "report": "report",
+}
 TILE_MANIFESTS: dict[str, str] = {
     "ingest": "ingest",
     "dsm": "dsm",
@@ -258,12 +266,12 @@ def dsm_box(config: Config, tile: Tile) -> Box:
 def run_folder(config: Config) -> Path:
     """Where a run works. A shifted tile grid is a measurement beside the city's own run."""
     shift = f"_shift{config.tiles.shift_m}" if config.tiles.shift_m else ""
-    return Path("results") / f"{config.city.name}{shift}"
+    return config.workflow.results / f"{config.city.name}{shift}"
 
 
 def base_folder(config: Config) -> Path:
     """Where the city's own run works; a synthetic city's sources are there, made once."""
-    return Path("results") / config.city.name
+    return config.workflow.results / config.city.name
 
 
 def resolved_sources(config: Config) -> SourcesConfig:

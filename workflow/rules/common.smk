@@ -1,12 +1,9 @@
 """Paths, the tile list and what the rules share. Parsed by every job, so nothing heavy is imported here."""
 
 import json
-import os
-import sys
 from types import SimpleNamespace
 
 from snakemake.exceptions import WorkflowError
-from snakemake.logging import logger
 
 from cityweave.codehash import stage_hash
 from cityweave.errors import CityweaveError
@@ -24,24 +21,6 @@ from cityweave.plan import (
     texture_rings,
     view_files,
 )
-
-# The interpreter that runs Snakemake runs the jobs, unless a software environment brings its own.
-if not workflow.deployment_settings.deployment_method:
-    shell.prefix(f"export PATH={Path(sys.executable).parent}:$PATH; ")
-else:
-    shell.prefix(f"export PYTHONPATH={workflow.basedir}/src; ")
-
-# The image for --sdm apptainer, built from workflow/envs/cityweave.def.
-if image := os.environ.get("CITYWEAVE_IMAGE"):
-
-    container: image
-
-
-def refuse(error):
-    """One clear line instead of a traceback, and the exit code that the kind of error has."""
-    logger.error(f"{type(error).__name__}: {error}")
-    sys.exit(error.exit_code)
-
 
 try:
     CONFIG = load_config(config)
@@ -78,16 +57,6 @@ if workflow.is_main_process:
     write_resolved_config()
 
 
-onstart:
-    if workflow.is_main_process and workflow.non_local_exec:
-        from cityweave.operations.leftovers import refuse_leftovers
-
-        try:
-            refuse_leftovers(Path.cwd())
-        except CityweaveError as error:
-            refuse(error)
-
-
 wildcard_constraints:
     tile=r"[EW]\d+_[NS]\d+",
     division=r"[0-3]",
@@ -118,8 +87,8 @@ def around(name, rings):
 
 
 def run_of(wildcards, output):
-    """The run that an output belongs to: results/{city}."""
-    return str(Path(*Path(output[0]).parts[:2]))
+    """The run that an output belongs to."""
+    return RUN if output[0].startswith(f"{RUN}/") else BASE
 
 
 def params_of(stage):
@@ -164,6 +133,7 @@ def gathered(function, names):
     return list(dict.fromkeys(files))
 
 
+ADOPTED = CONFIG.workflow.adopt.stages if CONFIG.workflow.adopt else ()
 SOURCES = resolved_sources(CONFIG)
 SOURCE_FILES = sorted(
     {str(file) for view in SOURCES.views for file in view_files(view)}

@@ -205,24 +205,24 @@ def ratio_of_bytes(kind: str, config: Config, recorded: Config) -> float:
     if kind == "dsm":
         return _cells(config) / _cells(recorded)
     if kind == "fit":
-        return _nodes(config) / _nodes(recorded)
+        return nodes_of(config) / nodes_of(recorded)
     if kind == "texture":
-        return _texels(config) / _texels(recorded)
+        return texels_of(config) / texels_of(recorded)
     if kind in ("survey", "report", "evaluate"):
-        return 1.0 if kind == "report" else _city_cells(config) / _city_cells(recorded)
+        return 1.0 if kind == "report" else city_cells(config) / city_cells(recorded)
     return work(kind, config) / work(kind, recorded)
 
 
 def inode_ratio(kind: str, config: Config, recorded: Config) -> float:
     """Arrays of an AOI by views, shards and files of the city's products by tiles."""
     if kind == "ingest":
-        return (3 + _views(config)[0]) / (3 + _views(recorded)[0])
+        return (3 + views_of(config)[0]) / (3 + views_of(recorded)[0])
     if kind in ("merge_heights", "merge_city"):
         return max(1.0, len(city_tiles(config)) / len(city_tiles(recorded)))
     return 1.0
 
 
-def _views(config: Config) -> tuple[int, float]:
+def views_of(config: Config) -> tuple[int, float]:
     """How many, and their pixel in metres."""
     if config.synth is not None:
         return len(config.synth.views), config.synth.gsd_m
@@ -248,12 +248,12 @@ def _pixel_m(view: ViewSource, crs: str, box: tuple[float, float, float, float])
     return float(100.0 / math.sqrt(area_px))
 
 
-def _area_m2(config: Config) -> float:
+def area_m2(config: Config) -> float:
     return sum(tile.core.width * tile.core.height for tile in city_tiles(config))
 
 
-def _city_cells(config: Config) -> float:
-    return _area_m2(config) / config.dsm.gsd_m**2
+def city_cells(config: Config) -> float:
+    return area_m2(config) / config.dsm.gsd_m**2
 
 
 def _cells(config: Config) -> float:
@@ -261,92 +261,92 @@ def _cells(config: Config) -> float:
     return (dsm_box(config, city_tiles(config)[0]).width / config.dsm.gsd_m) ** 2
 
 
-def _matched(config: Config) -> float:
+def matched_m2(config: Config) -> float:
     """Ground of a tile that is matched, in m2."""
     return (config.tiles.size_m + 2 * halos_m(config)["dsm"]) ** 2
 
 
-def _fine_entries(config: Config) -> float:
+def fine_entries(config: Config) -> float:
     """(cell, height) pairs of a fine sweep, per m2."""
     return (2 * config.dsm.range_margin_m + _RELIEF_M) / config.dsm.step_m / config.dsm.gsd_m**2
 
 
-def _coarse_entries(config: Config) -> float:
+def coarse_entries(config: Config) -> float:
     low, high = config.city.heights_m
     return (high - low) / config.dsm.coarse_step_m / config.dsm.coarse_gsd_m**2
 
 
 def _dsm_bytes(config: Config) -> float:
     """Memory of a tile's matching: a census word for every upsampled pixel of every view, costs of the larger sweep."""
-    views, pixel_m = _views(config)
+    views, pixel_m = views_of(config)
     census = 8 * views * (config.dsm.upsample / pixel_m) ** 2
-    return _matched(config) * (census + 4 * max(_coarse_entries(config), _fine_entries(config)))
+    return matched_m2(config) * (census + 4 * max(coarse_entries(config), fine_entries(config)))
 
 
 def _dsm(config: Config) -> float:
     """Entries of all sweeps times what one costs: paths, a look into every view, every pair against the best ones."""
-    dsm, (views, pixel_m) = config.dsm, _views(config)
+    dsm, (views, pixel_m) = config.dsm, views_of(config)
     pairs = views * (views - 1) / 2
     entry = 30 + 3 * views + pairs * math.ceil(pairs * dsm.pair_share) / 15
     rounds = 1 + (dsm.visibility_rounds if views > 2 else 0)
     census = 60 * views * (dsm.upsample / pixel_m) ** 2
-    return _matched(config) * (entry * (_coarse_entries(config) + rounds * _fine_entries(config)) + census)
+    return matched_m2(config) * (entry * (coarse_entries(config) + rounds * fine_entries(config)) + census)
 
 
-def _nodes(config: Config) -> float:
+def nodes_of(config: Config) -> float:
     """Of a division with its halo."""
     pitch = config.geometry.pitch_m
     return (config.tiles.size_m / 2 / pitch + 2 * (config.geometry.blend_m / pitch + 4)) ** 2
 
 
 def _fit(config: Config) -> float:
-    return _nodes(config) * (config.geometry.pitch_m / config.dsm.gsd_m) ** 2 * config.geometry.steps
+    return nodes_of(config) * (config.geometry.pitch_m / config.dsm.gsd_m) ** 2 * config.geometry.steps
 
 
-def _mesh(config: Config) -> float:
+def lattice_points(config: Config) -> float:
     return (config.tiles.size_m / (config.geometry.cell_m or config.geometry.pitch_m)) ** 2
 
 
-def _texels(config: Config) -> float:
+def texels_of(config: Config) -> float:
     return (config.tiles.size_m / config.texture.top_texel_m) ** 2
 
 
 def _texture(config: Config) -> float:
-    return _texels(config) * min(_views(config)[0], config.texture.max_views)
+    return texels_of(config) * min(views_of(config)[0], config.texture.max_views)
 
 
-def _ingest(config: Config) -> float:
-    views, pixel_m = _views(config)
+def ingested_pixels(config: Config) -> float:
+    views, pixel_m = views_of(config)
     ground = (config.tiles.size_m + 2 * ingest_halo_m(config)) ** 2
     return ground * (views / pixel_m**2 + 2 / config.dsm.gsd_m**2)
 
 
-def _pictures(config: Config) -> float:
+def picture_pixels(config: Config) -> float:
     """Pixels of all views."""
-    views, pixel_m = _views(config)
+    views, pixel_m = views_of(config)
     margin = 2 * (config.synth.margin_m if config.synth else 0.0)
     box = config.city.box
     return (box.width + margin) * (box.height + margin) * views / pixel_m**2
 
 
 def _synth(config: Config) -> float:
-    return _pictures(config) * (config.synth.supersample**2 if config.synth else 0)
+    return picture_pixels(config) * (config.synth.supersample**2 if config.synth else 0)
 
 
 def _evaluate(config: Config) -> float:
-    return _city_cells(config) + _area_m2(config) * config.evaluate.points_per_m2
+    return city_cells(config) + area_m2(config) * config.evaluate.points_per_m2
 
 
 _WORK: dict[str, Callable[[Config], float]] = {
     "synth": _synth,
-    "survey": _pictures,
-    "ingest": _ingest,
+    "survey": picture_pixels,
+    "ingest": ingested_pixels,
     "dsm": _dsm,
     "fit": _fit,
-    "mesh": _mesh,
+    "mesh": lattice_points,
     "texture": _texture,
-    "merge_heights": _city_cells,
-    "merge_city": lambda config: _mesh(config) * len(city_tiles(config)),
+    "merge_heights": city_cells,
+    "merge_city": lambda config: lattice_points(config) * len(city_tiles(config)),
     "evaluate": _evaluate,
     "report": lambda config: 1.0,
 }
