@@ -38,16 +38,6 @@ _PER_TILE = ("ingest", "dsm", "geometry", "texture")
 # Keys of a section that say where its work is done: products come out the same, so a change reruns nothing.
 _PLACE_OF_WORK: dict[str, tuple[str, ...]] = {"merge": ("workers", "cluster", "slurm")}
 
-# Manifests of the whole city in the order of work, with the stage that each belongs to.
-CITY_MANIFESTS: dict[str, str] = {
-    "synth": "synth",
-    "survey": "survey",
-    "merge_heights": "merge",
-    "merge_city": "merge",
-    "evaluate": "evaluate",
-    "report": "report",
-}
-
 # Manifests of the city and of a tile in the order of work, with the stage that each belongs to.
 CITY_MANIFESTS: dict[str, str] = {
     "synth": "synth",
