@@ -353,6 +353,9 @@ def read_grey(view: TieView, crop: Crop) -> tuple[np.ndarray, float]:
     with open_raster(view.path) as dataset:
         pixels = read_crop(dataset, crop)
     invalid = pixels.invalid
+    if pixels.nodata is None and np.issubdtype(pixels.image.dtype, np.integer):
+        # Products cut to one polygon on the ground are filled with 0, often undeclared: edges that look like ties.
+        invalid = invalid | (pixels.image == 0).all(axis=0)
     if view.mask is not None:
         invalid = invalid | read_excluded(view.mask, crop, view.size_px)
     grey: np.ndarray = pixels.image.astype(np.float32).mean(axis=0, dtype=np.float32)
