@@ -233,78 +233,82 @@ def match_points(a0, a1, a2, b0, b1, b2, points, along, lowest, highest, across,
 @njit(cache=True, nogil=True)
 def _refine(template, image, row, col, dc, dr, along, out):  # type: ignore[no-untyped-def]
     """Least squares for shift, gain, offset, and stretch along the parallax, which sloping ground causes."""
-    side = 2 * FINE_HALF + 1
-    x, y, p, q = float(dc), float(dr), 0.0, 0.0
-    g, o = 0.0, 0.0
+    place = np.array([float(dc), float(dr), 0.0, 0.0])  # columns, rows, stretch per column and per row
     normal, right = np.empty((6, 6)), np.empty(6)
-    line = np.empty(6)
-    moved = 1.0
-    correlation = np.nan
-    variance = np.nan
+    moved, correlation, variance = 1.0, np.nan, np.nan
     for step in range(LSM_STEPS + 1):
-        normal[:] = 0.0
-        right[:] = 0.0
-        s_tb, s_b, s_bb = 0.0, 0.0, 0.0
         # Gain and offset first: with them the rest is linear.
-        for r in range(side):
-            for c in range(side):
-                value, _, _ = _at(image, row, col, r - FINE_HALF, c - FINE_HALF, x, y, p, q, along)
-                s_tb += template[r, c] * value
-                s_b += value
-                s_bb += value * value
-        spread = s_bb - s_b * s_b / (side * side)
-        if not spread > 1e-3:
-            return
-        correlation = s_tb / np.sqrt(spread)
-        g = s_tb / spread
-        o = -g * s_b / (side * side)
-        if not g > 0:
+        correlation, gain, offset = _gain(template, image, row, col, place, along)
+        if not gain > 0:
             return
         if moved < 1e-3 or step == LSM_STEPS:
             break
-        left = 0.0
-        for r in range(side):
-            for c in range(side):
-                i, j = r - FINE_HALF, c - FINE_HALF
-                value, bx, by = _at(image, row, col, i, j, x, y, p, q, along)
-                ahead = bx * along[0] + by * along[1]
-                line[0], line[1], line[2], line[3] = g * bx, g * by, g * ahead * j, g * ahead * i
-                line[4], line[5] = value, 1.0
-                error = template[r, c] - g * value - o
-                left += error * error
-                for k in range(6):
-                    right[k] += line[k] * error
-                    for m in range(k + 1):
-                        normal[k, m] += line[k] * line[m]
-        noise = left / (side * side - 6)
-        normal[2, 2] += noise / (SLOPE_PRIOR * SLOPE_PRIOR)
-        normal[3, 3] += noise / (SLOPE_PRIOR * SLOPE_PRIOR)
-        right[2] -= noise / (SLOPE_PRIOR * SLOPE_PRIOR) * p
-        right[3] -= noise / (SLOPE_PRIOR * SLOPE_PRIOR) * q
-        for k in range(6):
-            for m in range(k + 1, 6):
-                normal[k, m] = normal[m, k]
+        noise = _equations(template, image, row, col, place, along, gain, offset, normal, right)
+        prior = noise / (SLOPE_PRIOR * SLOPE_PRIOR)
+        for k in range(2, 4):
+            normal[k, k] += prior
+            right[k] -= prior * place[k]
         if not _solve_in_place(normal, right):
             return
-        across_x, across_y = -along[1], along[0]
-        variance = noise * (
-            across_x * across_x * normal[0, 0]
-            + 2 * across_x * across_y * normal[0, 1]
-            + across_y * across_y * normal[1, 1]
-        )  # fmt: skip
-        x, y, p, q = x + right[0], y + right[1], p + right[2], q + right[3]
+        x, y = -along[1], along[0]  # across
+        variance = noise * (x * x * normal[0, 0] + 2 * x * y * normal[0, 1] + y * y * normal[1, 1])
+        place += right[:4]
         moved = abs(right[0]) + abs(right[1])
-        if abs(x - dc) > 1.5 or abs(y - dr) > 1.5 or abs(p) > 0.6 or abs(q) > 0.6:
+        if abs(place[0] - dc) > 1.5 or abs(place[1] - dr) > 1.5 or abs(place[2]) > 0.6 or abs(place[3]) > 0.6:
             return
     if moved < 0.05 and variance >= 0:
-        out[0], out[1], out[2], out[4] = x, y, correlation, np.sqrt(variance)
+        out[0], out[1], out[2], out[4] = place[0], place[1], correlation, np.sqrt(variance)
+
+
+@njit(cache=True, nogil=True)
+def _gain(template, image, row, col, place, along):  # type: ignore[no-untyped-def]
+    """Correlation with the patch there, and the gain and offset that make it the template; gain 0 if none does."""
+    n = template.size
+    s_tb, s_b, s_bb = 0.0, 0.0, 0.0
+    for r in range(template.shape[0]):
+        for c in range(template.shape[1]):
+            value, _, _ = _at(image, row, col, r - FINE_HALF, c - FINE_HALF, place, along)
+            s_tb += template[r, c] * value
+            s_b += value
+            s_bb += value * value
+    spread = s_bb - s_b * s_b / n
+    if not spread > 1e-3:
+        return np.nan, 0.0, 0.0
+    gain = s_tb / spread
+    return s_tb / np.sqrt(spread), gain, -gain * s_b / n
+
+
+@njit(cache=True, nogil=True)
+def _equations(template, image, row, col, place, along, gain, offset, normal, right):  # type: ignore[no-untyped-def]
+    """Fills the normal equations of shift, stretch, gain and offset; returns the variance of what is left."""
+    normal[:] = 0.0
+    right[:] = 0.0
+    line = np.empty(6)
+    left = 0.0
+    for r in range(template.shape[0]):
+        for c in range(template.shape[1]):
+            i, j = r - FINE_HALF, c - FINE_HALF
+            value, bx, by = _at(image, row, col, i, j, place, along)
+            ahead = bx * along[0] + by * along[1]
+            line[0], line[1], line[2], line[3] = gain * bx, gain * by, gain * ahead * j, gain * ahead * i
+            line[4], line[5] = value, 1.0
+            error = template[r, c] - gain * value - offset
+            left += error * error
+            for k in range(6):
+                right[k] += line[k] * error
+                for m in range(k + 1):
+                    normal[k, m] += line[k] * line[m]
+    for k in range(6):
+        for m in range(k + 1, 6):
+            normal[k, m] = normal[m, k]
+    return left / (template.size - 6)
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _at(image, row, col, i, j, x, y, p, q, along):  # type: ignore[no-untyped-def]
+def _at(image, row, col, i, j, place, along):  # type: ignore[no-untyped-def]
     """Value and slopes (Catmull-Rom) of the image where offset (i, j) of a patch belongs; NaN outside."""
-    stretch = p * j + q * i
-    a, b = col + j + x + stretch * along[0], row + i + y + stretch * along[1]
+    stretch = place[2] * j + place[3] * i
+    a, b = col + j + place[0] + stretch * along[0], row + i + place[1] + stretch * along[1]
     c, r = int(np.floor(a)), int(np.floor(b))
     if r < 1 or c < 1 or r + 2 >= image.shape[0] or c + 2 >= image.shape[1]:
         return np.nan, np.nan, np.nan
