@@ -134,3 +134,14 @@ def test_blocks_cut_an_array_once(rows: int, cols: int, side: int) -> None:
 def test_a_box_must_have_ground() -> None:
     with pytest.raises(ConfigError, match="xmin < xmax"):
         Box(1, 0, 1, 5)
+
+
+def test_a_grid_travels_without_its_centres():
+    import pickle
+
+    grid = CellGrid(3, 5, 10_000, 20_000, 0.5)
+    assert len(grid.x_centres) == 10_000
+    sent = pickle.dumps(grid)
+    assert len(sent) < 1000
+    assert pickle.loads(sent) == grid
+    assert (pickle.loads(sent).y_centres == grid.y_centres).all()

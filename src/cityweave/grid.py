@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cityweave.errors import ConfigError
 
@@ -158,6 +158,10 @@ class CellGrid:
         col0, row0 = math.floor(box.xmin / gsd_m + 1e-6), math.floor(box.ymin / gsd_m + 1e-6)
         col1, row1 = math.ceil(box.xmax / gsd_m - 1e-6), math.ceil(box.ymax / gsd_m - 1e-6)
         return CellGrid(col0, row0, col1 - col0, row1 - row0, gsd_m)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the centres: a grid that is sent to another process stays small."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @property
     def shape(self) -> tuple[int, int]:
