@@ -8,6 +8,7 @@ import pytest
 
 from cityweave.config import DsmConfig
 from cityweave.dsm.reconstruct import FILLED, MEASURED, HeightModel, reconstruct
+from cityweave.errors import ConfigError
 from cityweave.grid import Box, CellGrid
 from tests.dsm.conftest import Town
 
@@ -77,16 +78,18 @@ def test_invalid_pixels_leave_a_hole_that_is_marked_as_filled(small_town: Town) 
     assert np.isfinite(found.dsm).all()
 
 
-def test_memory_follows_the_surface_not_the_range(small_town: Town) -> None:
-    """The fine volume of a range of 1000 m is no larger than that of one that just holds the town."""
+@pytest.mark.parametrize("heights_m", [(-12.0, 130.0), (-300.0, 700.0)])
+def test_memory_keeps_within_the_bound_whatever_the_range(small_town: Town, heights_m: tuple[float, float]) -> None:
+    """A range of 1000 m is matched in blocks, within the same memory."""
     grid = CellGrid.covering(Box(10, 10, 42, 42), 0.5)
+    tracemalloc.start()
+    found = reconstruct(small_town.views[:4], grid, heights_m, DsmConfig(memory_mb=40))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 40e6
+    assert found.measured_share > 0.8
 
-    def peak_mb(heights_m: tuple[float, float]) -> float:
-        tracemalloc.start()
-        reconstruct(small_town.views[:4], grid, heights_m, DsmConfig())
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return peak / 2**20
 
-    narrow, wide = peak_mb((-12.0, 130.0)), peak_mb((-300.0, 700.0))
-    assert wide < narrow + 12
+def test_too_little_memory_says_how_much_is_needed(small_town: Town) -> None:
+    with pytest.raises(ConfigError, match=r"dsm.memory_mb: 2 is too little.*accepted: at least that"):
+        reconstruct(small_town.views[:4], small_town.grid, small_town.heights_m, DsmConfig(memory_mb=2))

@@ -20,6 +20,7 @@ from cityweave.grid import CellGrid
 NONE, MEASURED, FILLED = 0, 1, 2
 COST_UNIT = CENSUS_BITS * COST_PER_BIT
 ENOUGH_VIEWS = 4  # below this, single matches are noisy: wider windows, wider smoothing
+COARSE_PATCH_CELLS, COARSE_MARGIN_BITS = 20, 3.0  # what the coarse sweep finds counts from either of them on
 OCCLUDER_BITS = 0.3 * CENSUS_BITS  # unlike bits up to which a view confirms what is to hide other cells
 
 
@@ -119,7 +120,7 @@ def _showing(views: Sequence[SweepView], grid: CellGrid, bottom_m: np.ndarray, t
 def _coarse(views: Sequence[SweepView], grid: CellGrid, heights_m: tuple[float, float], config: DsmConfig) -> _Bounds:
     """Heights worth trying per fine cell, from a sweep over all heights on coarse cells.
 
-    A low penalty on jumps lets thin towers and trees through, at the price of blunders that only widen the search.
+    A low penalty on jumps lets thin towers and trees through, and blunders with them.
     """
     coarse = CellGrid.covering(grid.box, config.coarse_gsd_m)
     low, high = (np.full(coarse.shape, float(height)) for height in heights_m)
@@ -131,8 +132,14 @@ def _coarse(views: Sequence[SweepView], grid: CellGrid, heights_m: tuple[float, 
     for block in blocks_of(views, factors, coarse, low, high, config.coarse_step_m, halo_cells, config.memory_mb):
         part = block.grid(coarse)
         ranges = HeightRanges.between(part, config.coarse_step_m, block.of(low), block.of(high))
-        found = _match(stack, ranges, config, config.pair_share, None, None).surface
-        surface[block.kept_rows, block.kept_cols] = found[block.core()]
+        found = _match(stack, ranges, config, config.pair_share, None, None)
+        kept = (block.kept_rows, block.kept_cols)
+        surface[kept] = _trusted(found, config)[block.core()]
+    if not np.isfinite(surface).any():
+        surface = np.full(coarse.shape, np.float32(sum(heights_m) / 2))
+    # What isn't trusted is searched where the trusted cells nearest to it are.
+    nearest = ndimage.distance_transform_edt(np.isnan(surface), return_distances=False, return_indices=True)
+    surface = surface[tuple(nearest)]
     reach = 2 * round(config.range_reach_m / config.coarse_gsd_m) + 1
     bottom = ndimage.minimum_filter(surface, reach) - np.float32(config.range_margin_m)
     top = ndimage.maximum_filter(surface, reach) + np.float32(config.range_margin_m)
@@ -140,6 +147,13 @@ def _coarse(views: Sequence[SweepView], grid: CellGrid, heights_m: tuple[float, 
     cols = np.floor((grid.x_centres - coarse.box.xmin) / coarse.gsd_m).astype(np.int64)
     pick = np.ix_(rows, cols)
     return _Bounds(surface[pick], np.maximum(bottom[pick], heights_m[0]), np.minimum(top[pick], heights_m[1]))
+
+
+def _trusted(found: _Winner, config: DsmConfig) -> np.ndarray:
+    """The coarse surface without small patches of little margin: with many heights to try, most of them are blunders,
+    and a blunder far up would hide the city around it."""
+    patches = drop_small_components(found.surface, 3 * config.coarse_step_m, COARSE_PATCH_CELLS)
+    return np.where(np.isfinite(patches) | (found.margin_bits >= COARSE_MARGIN_BITS), found.surface, np.nan)
 
 
 def _match(
