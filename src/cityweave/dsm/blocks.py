@@ -20,6 +20,7 @@ MB = 1_000_000
 VOLUME_BYTES = 3  # per cell and height: its cost, and the sum over the paths
 WORD_BYTES = 8  # per sample of a view: its census word
 VIEW_BYTES = 16  # per pixel of a view: the picture in floats, and what is made of it on the way
+SAMPLING_BYTES = 6  # per sample of the view that is being sampled finer: grey value, whether it can be used
 CELL_BYTES = 120  # per cell of the grid: surfaces, filters
 CROP_MARGIN_PX = 12  # the census window and the taps of the finer sampling
 SMALLEST_CELLS = 32
@@ -62,10 +63,11 @@ class Need:
     cells: int
     pixels: int  # of all views
     samples: int
+    largest: int  # samples of the largest view
 
     def mb(self) -> float:
         total = VOLUME_BYTES * self.entries + CELL_BYTES * self.cells + VIEW_BYTES * self.pixels
-        return (total + WORD_BYTES * self.samples) / MB
+        return (total + WORD_BYTES * self.samples + SAMPLING_BYTES * self.largest) / MB
 
 
 def need_of(
@@ -78,8 +80,8 @@ def need_of(
 ) -> Need:
     tried = np.where(np.isfinite(top_m) & np.isfinite(bottom_m), (top_m - bottom_m) / step_m + 2, 0)
     sizes = [window_size(pixel_window(view, grid, bottom_m, top_m)) for view in views]
-    samples = sum(size * factor**2 for size, factor in zip(sizes, factors, strict=True))
-    return Need(int(tried.sum()), bottom_m.size, sum(sizes), int(samples))
+    samples = [int(size * factor**2) for size, factor in zip(sizes, factors, strict=True)]
+    return Need(int(tried.sum()), bottom_m.size, sum(sizes), sum(samples), max(samples))
 
 
 def pixel_window(view: SweepView, grid: CellGrid, bottom_m: np.ndarray, top_m: np.ndarray) -> tuple[slice, slice]:
