@@ -17,3 +17,5 @@ if "suite" in config:
 else:
 
     include: "workflow/rules/city.smk"
+
+    workflow.default_target = "all"

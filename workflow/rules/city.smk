@@ -23,7 +23,6 @@ if ADOPTED:
 
 rule all:
     """The whole city. Names the manifests of all tiles, so that one that is gone is made again."""
-    default_target: True
     input:
         [manifest for name in TILE_MANIFESTS for manifest in all_tiles(name)],
         city_manifest("report"),
