@@ -24,13 +24,14 @@ border: demo  ## does a height model depend on where tiles are cut? A second run
 
 test: setup  ## unit tests on all cores, then the ones that run the workflow, here and on a private SLURM cluster
 	$(PYTEST) -n $(CORES) -m "not workflow and not slurm"
-	$(PYTEST) -rs -n 2 --dist loadfile -m "workflow or slurm and not slow"
+	$(PYTEST) -m "workflow"
+	$(PYTEST) -rs -m "slurm and not slow"
 
 test-slurm: setup  ## of these, the SLURM ones alone: spread, retry, a dead node, one tile again
 	CITYWEAVE_NEEDS_SLURM=1 $(PYTEST) -m "slurm and not slow"
 
-test-cluster: setup  ## everything on private SLURM clusters: both tiers, every fault, the demo city; half an hour
-	CITYWEAVE_NEEDS_SLURM=1 $(PYTEST) -v -n 3 --dist loadfile --durations=0 -m slurm
+test-cluster: setup  ## everything on a private SLURM cluster: both tiers, every fault, the demo city; about an hour
+	CITYWEAVE_NEEDS_SLURM=1 $(PYTEST) -v --durations=0 -m slurm
 
 lint: setup
 	$(BIN)/ruff format --check .

@@ -29,7 +29,7 @@ from scipy import ndimage
 from cityweave.cameras import fit_local, geodetic_transform
 from cityweave.dsm.visibility import horizons
 from cityweave.grid import CellGrid
-from cityweave.manifest import Run
+from cityweave.manifest import Manifest, Run
 from cityweave.plan import vertical_grid
 
 SHIFTS = range(-2, 3)
@@ -80,7 +80,7 @@ def common_footprint(run: Run, grid: CellGrid, surface_m: np.ndarray) -> tuple[n
     """Cells in the picture of every view, and those of them that no view has hidden."""
     from cityweave.aoi import correction_from_json, rpc_from_json  # what the survey's file holds
 
-    survey = json.loads(next((run.folder / "city").glob("survey.*.json")).read_text())
+    survey = json.loads(Manifest.read(run.manifest_path("survey")).product("survey").read_text())
     city = run.config.city
     to_geodetic = geodetic_transform(city.crs, vertical_grid(city.vertical))
     low, high = float(np.nanmin(surface_m)) - 1, float(np.nanmax(surface_m)) + 1
@@ -175,7 +175,7 @@ def main() -> None:
     for name, width in edge_widths(aligned, gsd).items():
         print(f"width of edges, {name}: {width:.2f} m")
     if arguments.picture:
-        _picture(arguments.picture, {"cityweave": full, **references}, gsd, arguments.window)
+        _picture(arguments.picture, {"cityweave": measured, **references}, gsd, arguments.window)
 
 
 def _share(model: np.ndarray, where: np.ndarray) -> float:

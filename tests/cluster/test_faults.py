@@ -117,14 +117,14 @@ def test_scancel_of_a_running_job(halfway: ClusterRun, done: ClusterRun) -> None
 
 def test_a_job_over_its_time_asks_for_more(halfway: ClusterRun, done: ClusterRun) -> None:
     cluster = halfway.cluster
-    process = halfway.start(*TWO_TILES_A_JOB, *requests(texture={"runtime": "1*attempt"}))
+    process = halfway.start(*TWO_TILES_A_JOB, *requests(texture={"runtime": "2*attempt"}))
     job = catch(cluster, "texture")["job_id"]
     wait_for(lambda: bool(processes_of(cluster, job)), "the stage itself", timeout_s=60, every_s=0.05)
     for pid in processes_of(cluster, job):
         os.kill(pid, signal.SIGSTOP)  # hangs, as on a file system that doesn't answer
     ends_well(halfway, process, done)
     assert submitted(cluster) == JOBS + Counter({"texture": 1})
-    assert asked(cluster, "texture", "-t") == ["1", "1", "2"]
+    assert asked(cluster, "texture", "-t") == ["2", "2", "4"]
 
 
 def test_preemption_requeues(halfway: ClusterRun, done: ClusterRun) -> None:
