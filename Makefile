@@ -7,8 +7,9 @@ CONFIG ?= config/config.yaml
 comma := ,
 PYTEST := $(BIN)/python -m pytest
 SLURM := $(shell PATH=$$PATH:/usr/sbin:/usr/local/sbin command -v slurmctld 2>/dev/null)
-# models (torch), hpc (SLURM, submitit, dask), mesh, pipelines, gpu; a comma between them. EXTRAS= for none.
-EXTRAS ?= models$(if $(SLURM),$(comma)hpc)
+space := $(subst ,, )
+# models (torch), hpc (SLURM, submitit, dask), mesh, pipelines, gpu; a comma between them. Only the tests need torch yet.
+EXTRAS ?= $(subst $(space),$(comma),$(strip $(if $(filter test test-cluster,$(MAKECMDGOALS)),models) $(if $(SLURM),hpc)))
 INSTALLED := $(VENV)/.installed$(if $(EXTRAS),-$(EXTRAS))
 WHEELS := $(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null)
 
