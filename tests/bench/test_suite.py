@@ -76,6 +76,7 @@ def test_a_city_file_beside_the_suite(tmp_path: Path, values: dict) -> None:
         ({"variants": {"a b": {}}}, "accepted are letters"),
         ({"variants": {"s1": {}}}, "accepted are letters"),
         ({"colour": 1}, "colour"),
+        ({"timing": {"variants": ["nix"]}}, "nix not among default, few"),
         ({"variants": {"x": {"config": {"dsm": {"nix": 1}}}}}, "nix"),
     ],
 )

@@ -58,6 +58,7 @@ class Published(Section):
 class Timing(Section):
     repeats: int = Field(3, ge=1, description="every stage's job is timed this often; the median counts")
     seeds: int | None = Field(None, ge=1, description="how many of the seeds are timed; default: all")
+    variants: tuple[str, ...] | None = Field(None, description="which of the variants are timed; default: all")
     profile: bool = Field(False, description="one more run of each job under a profiler: where its time goes")
 
 
@@ -156,12 +157,14 @@ def _runs(name: str, plan: SuiteConfig, base: dict[str, Any]) -> list[BenchRun]:
     for variant in plan.variants:
         if not variant.isidentifier() or re.fullmatch(r"s\d+|tables", variant):
             raise ConfigError(f"variant {variant!r}: accepted are letters, digits and underscores, not tables or s1")
-    timed = plan.seeds[: plan.timing.seeds]
+    timed, which = plan.seeds[: plan.timing.seeds], plan.timing.variants
+    if unknown := set(which or ()) - plan.variants.keys():
+        raise ConfigError(f"timing.variants: {', '.join(sorted(unknown))} not among {', '.join(plan.variants)}")
     for seed in plan.seeds:
         for variant, entry in plan.variants.items():
             place = {"results": f"results/bench/{name}/{variant}-s{seed}"}
             values = merged(merged(base, entry.config), {"seed": seed, "workflow": place})
-            run = BenchRun(name, variant, seed, values, seed in timed)
+            run = BenchRun(name, variant, seed, values, seed in timed and variant in (which or plan.variants))
             chain = _chain(run.config)
             if source := _longest_shared(chain, chains):
                 other, stages = source

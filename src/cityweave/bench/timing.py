@@ -61,7 +61,7 @@ def measure(suite: Suite, bench_run: BenchRun, run: Run) -> dict[str, Any]:
         "stages": {},
     }
     if not bench_run.timed:
-        return found | {"note": f"the suite times {suite.plan.timing.seeds} of its seeds, not {bench_run.seed}"}
+        return found | {"note": f"the suite doesn't time {bench_run.name}; `stages` has what the run itself spent"}
     if at_once > usable_cores():
         return found | {"note": f"{at_once} jobs at once on {usable_cores()} cores would only wait for each other"}
     tile = _typical_tile(run)
