@@ -13,7 +13,13 @@ METRICS = [
 
 
 def stage(work_s: float = 1.0, pixels: float = 1e6, **timed: Any) -> dict[str, Any]:
-    job = {"measured_in": "default-s1", "seconds": work_s + 1, "all_seconds": [work_s + 1] * 3, "work_s": work_s}
+    job = {
+        "measured_in": "default-s1",
+        "seconds": work_s + 1,
+        "all_seconds": [work_s + 1] * 3,
+        "work_s": work_s,
+        "work_cpu_s": work_s,
+    }
     job |= {"cpu_s": work_s, "peak_rss_mb": 200.0, "gpu_peak_mb": None} | timed
     sums = {"units": 4, "work_s": 4 * work_s, "cpu_s": 4 * work_s, "peak_rss_mb": 200.0, "gpu_s": 0.0}
     return sums | {

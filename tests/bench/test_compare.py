@@ -32,6 +32,10 @@ def test_a_change_in_one_direction_is_told_from_noise(make) -> None:
     assert verdicts(series(make, "coarse", (0.05, 0.06, 0.055)), series(make, "default"))["dsm.mae_m"] == "better"
 
 
+def test_an_effect_that_is_large_in_one_city_and_small_in_another_counts(make) -> None:
+    assert verdicts(series(make, "default"), series(make, "coarse", (0.01, 0.08, 0.05)))["dsm.mae_m"] == "worse"
+
+
 def test_changes_both_ways_are_noise(make) -> None:
     assert verdicts(series(make, "default"), series(make, "other", (0.05, -0.04, 0.06)))["dsm.mae_m"] == "noise"
 

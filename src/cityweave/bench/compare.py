@@ -1,14 +1,15 @@
 """Two sets of records against each other: what changed, in what, and whether it is more than noise.
 
 The rule. Differences are taken between runs with the same seed, so that easy and hard cities don't count as noise. A
-figure has changed when the mean difference is larger than the metric's tolerance and, with two seeds or more, when the
-95 % interval of that mean (Student's t over the seeds) leaves out zero. The pipeline is deterministic: two runs of the
-same variant on one machine have no difference at all.
+figure has changed when the mean difference is larger than the metric's tolerance, which is what a change without
+meaning does to it, and, with two seeds or more, larger than the spread (standard deviation) of the differences over the
+seeds. The pipeline is deterministic: two runs of the same variant on one machine have no difference at all. (Student's
+t was the other way: an effect varies from city to city by about its own size, and with three seeds even the loss of
+half the views passed for noise.)
 """
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ class Change:
     before: float | None  # means over the shared seeds
     after: float | None
     differences: tuple[float, ...]
-    noise: float | None  # half of the 95 % interval of the mean difference; None with one seed
+    spread: float | None  # standard deviation of the differences over the seeds; None with one
     verdict: Verdict
 
 
@@ -66,8 +67,8 @@ def _change_line(change: Change) -> str:
     text = f"{change.metric['label']:28} {before} -> {after}"
     if change.differences and change.verdict != "same":
         mean = statistics.mean(change.differences)
-        noise = "one seed, judged by the tolerance alone" if change.noise is None else f"noise {change.noise:.2g}"
-        text += f", by {mean:+.3g} ({noise}, tolerance {change.metric['tolerance']:g})"
+        spread = "one seed" if change.spread is None else f"spread {change.spread:.2g}"
+        text += f", by {mean:+.3g} ({spread}, tolerance {change.metric['tolerance']:g})"
     return f"{text}: {change.verdict}"
 
 
@@ -109,26 +110,19 @@ def _change(metric: dict[str, Any], pairs: list[list[float | None]]) -> Change:
         gained = any(a is None and b is not None for a, b in pairs)
         return Change(metric, before, after, (), None, "worse" if lost else "changed" if gained else "same")
     differences = tuple(b - a for a, b in known)
-    noise = _half_interval(differences) if len(differences) > 1 else None
-    return Change(metric, before, after, differences, noise, _verdict(metric, differences, noise))
+    spread = statistics.stdev(differences) if len(differences) > 1 else None
+    return Change(metric, before, after, differences, spread, _verdict(metric, differences, spread))
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
     return statistics.mean(v for v in values if v is not None) if values else None
 
 
-def _half_interval(differences: Sequence[float]) -> float:
-    from scipy.stats import t
-
-    n = len(differences)
-    return float(t.ppf(0.975, n - 1)) * statistics.stdev(differences) / math.sqrt(n)
-
-
-def _verdict(metric: dict[str, Any], differences: Sequence[float], noise: float | None) -> Verdict:
+def _verdict(metric: dict[str, Any], differences: Sequence[float], spread: float | None) -> Verdict:
     if not any(differences):
         return "same"
     mean = statistics.mean(differences)
-    if abs(mean) <= max(metric["tolerance"], noise or 0.0):
+    if abs(mean) <= max(metric["tolerance"], spread or 0.0):
         return "noise"
     if metric["better"] is None:
         return "changed"

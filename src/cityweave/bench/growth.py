@@ -12,7 +12,7 @@ from cityweave.operations.costs import KINDS
 Record = dict[str, Any]
 UNKNOWN = "–"
 FASTER_THAN_LINEAR = 1.1  # exponents up to here are linear, within what times of a second scatter
-LEAST_WORK_S = 0.05  # times below are of the clock and the file system more than of the stage
+LEAST_WORK_S = 0.05  # CPU seconds; below it is the clock and the file system more than the stage
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -21,7 +21,7 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def points(records: Sequence[Record], kind: str, x: str, y: str) -> list[tuple[float, float]]:
-    """(work, cost) of the job by variant; `x` pixels or km2, `y` work_s or peak_rss_mb."""
+    """(work, cost) of the job by variant; `x` pixels or km2, `y` work_cpu_s or peak_rss_mb."""
     found = []
     for record in records:
         stage = record["stages"].get(kind)
@@ -56,7 +56,7 @@ def growth_plots(records: Sequence[Record]) -> dict[str, str]:
         if axis == "cores":
             continue
         x = _work_of(axis)
-        for y, label in (("work_s", "seconds of work"), ("peak_rss_mb", "peak memory, MB")):
+        for y, label in (("work_cpu_s", "CPU seconds of work"), ("peak_rss_mb", "peak memory, MB")):
             lines = [Series(kind, tuple(points(group, kind, x, y))) for kind in KINDS]
             x_label = "km² of a job" if x == "km2" else "source pixels of a job"
             panels.append((f"by {axis}", x_label, label, [line for line in lines if exponent(line.points) is not None]))
@@ -68,13 +68,17 @@ def growth_markdown(records: Sequence[Record], plots_folder: str) -> list[str]:
     scaled = [axis for axis in groups if axis != "cores"]
     head = [
         "job",
-        *(f"{axis}: {'time' if y == 'work_s' else 'memory'}" for axis in scaled for y in ("work_s", "peak_rss_mb")),
+        *(
+            f"{axis}: {'time' if y == 'work_cpu_s' else 'memory'}"
+            for axis in scaled
+            for y in ("work_cpu_s", "peak_rss_mb")
+        ),
     ]
     rows, stand_out = [], []
     for kind in KINDS:
         cells = []
         for axis in scaled:
-            line = points(groups[axis], kind, _work_of(axis), "work_s")
+            line = points(groups[axis], kind, _work_of(axis), "work_cpu_s")
             power = exponent(line)
             small = max((y for _, y in line), default=0.0) < LEAST_WORK_S
             cells.append("–" if power is None else f"({power:.2f})" if small else f"{power:.2f}")
@@ -85,7 +89,8 @@ def growth_markdown(records: Sequence[Record], plots_folder: str) -> list[str]:
         if any(cell != "–" for cell in cells):
             rows.append([kind, *cells])
     parts = [
-        "Exponents of the growth of one job's work and of its peak memory with km² (area, tile size) or source pixels: "
+        "Exponents of the growth of one job's work (CPU seconds without start and imports, which other programs on the "
+        "machine disturb least) and of its peak memory, with km² (area, tile size) or source pixels: "
         f"1 is linear. In brackets where the longest job worked under {LEAST_WORK_S:g} s.",
         markdown_table(head, rows),
         f"![seconds and memory against work]({plots_folder}{records[0]['suite']}_growth.svg)",
@@ -124,20 +129,20 @@ def _floors(records: Sequence[Record], stand_out: Sequence[tuple[float, str]]) -
         ]
         if not known:
             continue
-        stage = max(known, key=lambda entry: entry["timed"]["work_s"])
+        stage = max(known, key=lambda entry: entry["timed"]["work_cpu_s"])
         job, floor = stage["timed"], (stage["floor"] or {}).get("seconds")
-        ratio = job["work_s"] / floor if floor else None
+        ratio = job["work_cpu_s"] / floor if floor else None
         rows.append(
             [
                 f"{kind} ({job['measured_in']})",
                 f"{job['seconds']:.2f}",
-                f"{job['work_s']:.2f}",
+                f"{job['work_cpu_s']:.2f}",
                 f"{floor:.2g}" if floor else "–",
                 f"{ratio:.0f}" if ratio else "–",
                 _where_time_goes(job),
             ]
         )
-        if ratio and job["work_s"] >= LEAST_WORK_S:
+        if ratio and job["work_cpu_s"] >= LEAST_WORK_S:
             far.append((ratio, f"**{kind}** is {ratio:.0f} times above its floor"))
     far = sorted(far, reverse=True)
     worst = [text for _, text in [*stand_out, *far[:2]]]
@@ -148,7 +153,9 @@ def _floors(records: Sequence[Record], stand_out: Sequence[tuple[float, str]]) -
             "The largest case of every job against its physical floor: what it must read and write at the bandwidth of "
             "one core, or what it must compute at the rate of one core, whichever takes longer "
             "(`src/cityweave/bench/work.py` counts).",
-            markdown_table(["job", "seconds", "of it work", "floor, s", "work / floor", "where the time goes"], rows),
+            markdown_table(
+                ["job", "seconds", "CPU s of work", "floor, s", "work / floor", "where the time goes"], rows
+            ),
             f"What stands out: {grows}{named}.",
         ]
     )

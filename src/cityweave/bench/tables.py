@@ -146,7 +146,7 @@ def _costs(records: Sequence[Record]) -> str:
     timed = [record for record in records if timed_stages(record)]
     if not timed:
         return "No job was timed."
-    head = ["job", "seconds", "of it work", "CPU seconds", "peak MB", "GPU MB", "floor, s", "work / floor"]
+    head = ["job", "seconds", "CPU s", "of it work", "peak MB", "GPU MB", "floor, s", "work / floor"]
     rows = []
     first = timed[0]["variant"]
     for record in timed:
@@ -158,11 +158,11 @@ def _costs(records: Sequence[Record]) -> str:
             rows.append(
                 [
                     f"{kind}, {_name(record)}",
-                    *(f"{job[key]:.2f}" for key in ("seconds", "work_s", "cpu_s")),
+                    *(f"{job[key]:.2f}" for key in ("seconds", "cpu_s", "work_cpu_s")),
                     f"{job['peak_rss_mb']:.0f}",
                     UNKNOWN if job["gpu_peak_mb"] is None else f"{job['gpu_peak_mb']:.0f}",
                     f"{floor:.2g}" if floor else UNKNOWN,
-                    f"{job['work_s'] / floor:.0f}" if floor else UNKNOWN,
+                    f"{job['work_cpu_s'] / floor:.0f}" if floor else UNKNOWN,
                 ]
             )
     repeats = timed[0]["timing"]["repeats"]
@@ -187,7 +187,7 @@ def as_csv(records: Sequence[Record]) -> str:
         for kind, stage in record["stages"].items():
             for key in ("units", "work_s", "cpu_s", "peak_rss_mb", "gpu_s", "gpu_peak_mb", "pixels", "km2"):
                 writer.writerow([*name, kind, key, stage[key]])
-            for key in ("seconds", "work_s", "cpu_s", "peak_rss_mb", "gpu_peak_mb"):
+            for key in ("seconds", "work_s", "cpu_s", "work_cpu_s", "peak_rss_mb", "gpu_peak_mb"):
                 writer.writerow([*name, kind, f"job.{key}", stage["timed"] and stage["timed"][key]])
             writer.writerow([*name, kind, "floor_s", stage["floor"] and stage["floor"]["seconds"]])
     return out.getvalue()

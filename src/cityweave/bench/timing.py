@@ -137,17 +137,19 @@ def _scratch(run: Run, folder: Path) -> Run:
 
 
 def _timed(job: _Job, scratches: Sequence[Run], suite: Suite, bench_run: BenchRun) -> dict[str, Any]:
-    usages, work_s, gpus = [], [], []
+    usages, work_s, work_cpu_s, gpus = [], [], [], []
     for _ in range(suite.plan.timing.repeats):
         usages.append(_run_at_once(job, scratches))
         records = [json.loads((scratches[0].folder / name).read_text()) for name in job.records]
         work_s.append(round(sum(record["work_s"] for record in records), 3))
+        work_cpu_s.append(round(sum(record["work_cpu_s"] for record in records), 3))
         gpus += [record["gpu"] for record in records if "gpu" in record]
     entry: dict[str, Any] = {
         "measured_in": bench_run.name,
         "seconds": round(statistics.median(usage.seconds for usage in usages), 3),
         "all_seconds": [round(usage.seconds, 3) for usage in usages],
         "work_s": statistics.median(work_s),
+        "work_cpu_s": statistics.median(work_cpu_s),
         "cpu_s": round(statistics.median(usage.cpu_s for usage in usages), 3),
         "peak_rss_mb": max(usage.peak_rss_mb for usage in usages),
         "gpu_peak_mb": max((gpu["peak_memory_mb"] or 0.0 for gpu in gpus), default=None),
