@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -215,3 +216,39 @@ def test_refused_configurations(city_values, merge, complaint):
 
     with pytest.raises(ConfigError, match=complaint):
         load_config(city_values | {"merge": merge})
+
+
+class Lost:
+    """What the caretaker sees of a dask cluster whose jobs end before they get here."""
+
+    scheduler_address = "tls://10.0.0.1:4000"
+
+    def __init__(self) -> None:
+        self.scheduler_info: dict[str, dict] = {"workers": {}}
+        self.workers: dict[str, SimpleNamespace] = {}
+        self.submitted = 0
+
+    def scale(self, count: int) -> None:
+        for name in {f"worker-{number}" for number in range(count)} - set(self.workers):
+            self.submitted += 1
+            self.workers[name] = SimpleNamespace(job_id=str(self.submitted))
+
+
+def test_workers_that_never_get_here_are_given_up(tmp_path, monkeypatch):
+    cluster = Lost()
+    caretaker = module._Caretaker(cluster, 2, tmp_path)
+    monkeypatch.setattr(module, "_queued_jobs", lambda: None)  # Slurm doesn't answer: nobody knows
+    for _ in range(20):
+        caretaker.look()
+    assert cluster.submitted == 2
+    monkeypatch.setattr(module, "_queued_jobs", lambda: {"1", "2"})  # they wait for a node
+    for _ in range(20):
+        caretaker.look()
+    assert cluster.submitted == 2
+    monkeypatch.setattr(module, "_queued_jobs", lambda: set())
+    with pytest.raises(
+        MissingCapability, match=r"end without reaching tls://10\.0\.0\.1:4000.*merge\.slurm\.interface"
+    ):
+        for _ in range(20):
+            caretaker.look()
+    assert cluster.submitted == 2 * (module._LOST_FORGIVEN + 1)
