@@ -11,7 +11,7 @@ from scipy import ndimage
 from cityweave.config import DsmConfig
 from cityweave.dsm.blocks import Block, blocks_of, cropped, pixel_window, window_size
 from cityweave.dsm.sgm import aggregate, winners
-from cityweave.dsm.surface import drop_small_components, fill_holes, smooth
+from cityweave.dsm.surface import drop_small_components, fill_holes, smooth, without_islands
 from cityweave.dsm.sweep import COST_PER_BIT, HeightRanges, sweep_costs
 from cityweave.dsm.views import CENSUS_BITS, CensusStack, SweepView, census_stack, ortho_luminance
 from cityweave.dsm.visibility import agreement, horizons
@@ -20,6 +20,7 @@ from cityweave.grid import CellGrid
 NONE, MEASURED, FILLED = 0, 1, 2
 COST_UNIT = CENSUS_BITS * COST_PER_BIT
 ENOUGH_VIEWS = 4  # below this, single matches are noisy: wider windows, wider smoothing
+AGREE_CELLS = 5
 COARSE_PATCH_CELLS, COARSE_MARGIN_BITS = 20, 3.0  # what the coarse sweep finds counts from either of them on
 OCCLUDER_BITS = 0.3 * CENSUS_BITS  # unlike bits up to which a view confirms what is to hide other cells
 
@@ -73,7 +74,11 @@ def reconstruct(
         kept = (block.kept_rows, block.kept_cols)
         surface[kept], margin[kept], count[kept] = (layer[block.core()] for layer in part)
 
-    measured = np.isfinite(surface) & (count >= 2) & (margin >= config.min_margin_bits)
+    # Single pixels may differ by chance: whether views agree is what most of the cells around say.
+    around = ndimage.median_filter(count, size=AGREE_CELLS)
+    sure = ndimage.median_filter(margin, size=3) >= config.min_margin_bits
+    measured = without_islands(np.isfinite(surface) & (around >= 2) & sure, config.min_component_cells)
+    count = np.maximum(count, around)
     dsm = fill_holes(np.where(measured, surface, np.nan), config.small_hole_cells, config.component_jump_m)
     source = np.where(measured, MEASURED, np.where(np.isfinite(dsm), FILLED, NONE)).astype(np.uint8)
     sigma = sigma_m(dsm, count, margin, source)

@@ -14,6 +14,15 @@ def drop_small_components(surface_m: np.ndarray, jump_m: float, min_cells: int) 
     return np.where(sizes[labels] >= min_cells, surface_m, np.nan).astype(np.float32)
 
 
+def without_islands(mask: np.ndarray, min_cells: int) -> np.ndarray:
+    """A copy without 4-connected patches of under `min_cells` cells: stray matches in strips that a view can't see."""
+    labels, _ = ndimage.label(mask)
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    kept: np.ndarray = sizes[labels] >= min_cells
+    return kept
+
+
 @njit(cache=True)
 def _components(surface, jump):  # type: ignore[no-untyped-def]
     """4-connected labels where neighbours differ by at most `jump`; NaN cells are patches of one cell."""
