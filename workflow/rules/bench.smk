@@ -17,6 +17,8 @@ except CityweaveError as error:
 
 LAST = "report" if SUITE.plan.report else "evaluate"
 RECORDS = {bench_run.name: f"{SUITE.folder}/records/{bench_run.name}.json" for bench_run in SUITE.runs}
+# What a run must have at its end: named, since an input that is gone isn't made again for an output that is there.
+ENDS = {each.name: (f"{each.folder}/city/{LAST}.json", RECORDS[each.name]) for each in SUITE.runs}
 
 for bench_run in SUITE.runs:
     module_name = bench_run.rule_prefix
@@ -94,13 +96,14 @@ for part in dict.fromkeys(part for bench_run in SUITE.runs for part in (bench_ru
         name:
             f"bench_{part}"
         input:
-            [RECORDS[each.name] for each in SUITE.runs if part in (each.variant, f"s{each.seed}")],
+            [file for each in SUITE.runs if part in (each.variant, f"s{each.seed}") for file in ENDS[each.name]],
         localrule: True
 
 
 rule bench:
     """All records of the suite, and the tables and plots made from them."""
     input:
+        [file for files in ENDS.values() for file in files],
         f"{SUITE.folder}/tables.md",
     localrule: True
 
