@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from cityweave import cores
 from cityweave.bench.commands import add_bench
 from cityweave.errors import CityweaveError, ConfigError
 from cityweave.fetched import use_compiled_kernels
@@ -35,6 +36,7 @@ STAGES: dict[str, tuple[str, str, str]] = {
     "evaluate": ("cityweave.evaluate.job", "run", "city"),
     "report": ("cityweave.report.job", "run", "city"),
 }
+SIDE_BY_SIDE = ("dsm",)  # stages whose compiled loops run on several cores
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, (_, _, wants) in STAGES.items():
         command = commands.add_parser(name, help=f"job of the workflow ({wants})")
         _add_run(command)
-        if wants == "cpus":
+        if wants == "cpus" or name in SIDE_BY_SIDE:
             command.add_argument("--cpus", type=int, default=1, metavar="N", help="processors it may use here")
         if wants in ("tiles", "divisions"):
             command.add_argument("--tile", action="append", required=True, metavar="NAME", dest="tiles")
@@ -139,6 +141,8 @@ def _stage(arguments: argparse.Namespace) -> None:
     use_compiled_kernels()
     run = Run.open(arguments.run)
     call = getattr(importlib.import_module(module), function)
+    if arguments.command in SIDE_BY_SIDE:
+        cores.use(arguments.cpus)
     if wants in ("city", "cpus"):
         call(run) if wants == "city" else call(run, arguments.cpus)
         return

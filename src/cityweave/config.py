@@ -307,6 +307,9 @@ class AdoptConfig(Section):
 
 class WorkflowConfig(Section):
     pack: PackConfig = PackConfig()
+    cores_per_tile: int = Field(
+        1, ge=1, le=64, description="cores of a job that measures heights; more pay where there are fewer tiles"
+    )
     results: Path = Field(Path("results"), description="folder under which the city's own is made")
     adopt: AdoptConfig | None = Field(None, description="take stages over from another run, by hard link")
     on_code_change: Literal["rerun", "warn"] = Field(

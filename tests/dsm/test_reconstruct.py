@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from cityweave import cores
 from cityweave.config import DsmConfig
 from cityweave.dsm.reconstruct import FILLED, MEASURED, HeightModel, reconstruct
 from cityweave.errors import ConfigError
@@ -45,7 +46,11 @@ def test_sigma_is_honest(small_town: Town, model: HeightModel) -> None:
     assert error[sigma > 1].mean() > 4 * error[sigma < 0.3].mean()
 
 
-def test_twice_the_same_bits(small_town: Town, model: HeightModel) -> None:
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_same_bits_again_and_on_more_cores(
+    small_town: Town, model: HeightModel, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cores, "_used", count)
     again = reconstruct(small_town.views, small_town.grid, small_town.heights_m, DsmConfig())
     for name in ("dsm", "sigma", "count", "source"):
         assert getattr(again, name).tobytes() == getattr(model, name).tobytes()

@@ -12,7 +12,7 @@ if PACK.tiles == 1:
             f"{RUN}/benchmarks/dsm/{{tile}}.jsonl"
         conda:
             "../envs/cpu.yaml"
-        threads: 1
+        threads: CONFIG.workflow.cores_per_tile
         params:
             run=run_of,
             config=params_of("dsm"),
@@ -20,7 +20,7 @@ if PACK.tiles == 1:
         message:
             "Measuring heights of {wildcards.tile}"
         shell:
-            "python -m cityweave dsm --run {params.run} --tile {wildcards.tile} > {log} 2>&1"
+            "python -m cityweave dsm --run {params.run} --cpus {threads} --tile {wildcards.tile} > {log} 2>&1"
 
 else:
 
@@ -39,7 +39,7 @@ else:
                 f"{RUN}/benchmarks/dsm/{tiles[0]}.jsonl"
             conda:
                 "../envs/cpu.yaml"
-            threads: 1
+            threads: CONFIG.workflow.cores_per_tile
             resources:
                 **requested("dsm"),
             params:
@@ -50,4 +50,4 @@ else:
             message:
                 f"Measuring heights of {tiles[0]} and {len(tiles) - 1} more"
             shell:
-                "python -m cityweave dsm --run {params.run} {params.tiles} > {log} 2>&1"
+                "python -m cityweave dsm --run {params.run} --cpus {threads} {params.tiles} > {log} 2>&1"

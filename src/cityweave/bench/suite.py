@@ -58,7 +58,9 @@ class Published(Section):
 class Timing(Section):
     repeats: int = Field(3, ge=1, description="every stage's job is timed this often; the median counts")
     seeds: int | None = Field(None, ge=1, description="how many of the seeds are timed; default: all")
-    variants: tuple[str, ...] | None = Field(None, description="which of the variants are timed; default: all")
+    variants: tuple[str, ...] | None = Field(
+        None, description="which of the variants are timed, [] for none; default: all"
+    )
     profile: bool = Field(False, description="one more run of each job under a profiler: where its time goes")
 
 
@@ -157,14 +159,17 @@ def _runs(name: str, plan: SuiteConfig, base: dict[str, Any]) -> list[BenchRun]:
     for variant in plan.variants:
         if not variant.isidentifier() or re.fullmatch(r"s\d+|tables", variant):
             raise ConfigError(f"variant {variant!r}: accepted are letters, digits and underscores, not tables or s1")
-    timed, which = plan.seeds[: plan.timing.seeds], plan.timing.variants
-    if unknown := set(which or ()) - plan.variants.keys():
+    timed = plan.seeds[: plan.timing.seeds]
+    which = plan.variants.keys() if plan.timing.variants is None else set(plan.timing.variants)
+    if unknown := which - plan.variants.keys():
         raise ConfigError(f"timing.variants: {', '.join(sorted(unknown))} not among {', '.join(plan.variants)}")
     for seed in plan.seeds:
         for variant, entry in plan.variants.items():
             place = {"results": f"results/bench/{name}/{variant}-s{seed}"}
             values = merged(merged(base, entry.config), {"seed": seed, "workflow": place})
-            run = BenchRun(name, variant, seed, values, seed in timed and variant in (which or plan.variants))
+            run = BenchRun(
+                name, variant, seed, values, seed in timed and variant in (plan.variants if which is None else which)
+            )
             chain = _chain(run.config)
             if source := _longest_shared(chain, chains):
                 other, stages = source

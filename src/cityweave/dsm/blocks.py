@@ -17,7 +17,7 @@ from cityweave.errors import ConfigError
 from cityweave.grid import CellGrid
 
 MB = 1_000_000
-VOLUME_BYTES = 3  # per cell and height: its cost, and the sum over the paths
+VOLUME_BYTES = 5  # per cell and height: its cost, and the sums over the paths down and up
 WORD_BYTES = 8  # per sample of a view: its census word
 VIEW_BYTES = 16  # per pixel of a view: the picture in floats, and what is made of it on the way
 SAMPLING_BYTES = 6  # per sample of the view that is being sampled finer: grey value, whether it can be used

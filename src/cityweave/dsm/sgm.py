@@ -9,17 +9,41 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from cityweave.cores import in_use, shares, side_by_side
+
 _FAR = 30000
 
 
-@njit(cache=True)
-def aggregate(cost, start, low, rows, cols, p1, p2_by_contrast, guide):  # type: ignore[no-untyped-def]
+def aggregate(
+    cost: np.ndarray,
+    start: np.ndarray,
+    low: np.ndarray,
+    rows: int,
+    cols: int,
+    p1: int,
+    p2_by_contrast: np.ndarray,
+    guide: np.ndarray,
+) -> np.ndarray:
     """Sum of 8 path costs, uint16, laid out as `cost` (uint8).
 
     `p2_by_contrast[k]` (int16) is what a jump costs between cells whose `guide` (uint8) differs by k: jumps belong
     where the picture has edges. A height outside a neighbour's range costs as much.
     """
-    total = np.zeros(len(cost), np.uint16)
+    # Down and up share nothing but the sum: on two cores each has its own.
+    totals = [np.zeros(len(cost), np.uint16) for _ in range(min(in_use(), 2))]
+
+    def one_way(sweep: int) -> None:
+        _four_paths(cost, start, low, rows, cols, p1, p2_by_contrast, guide, sweep, totals[sweep % len(totals)])
+
+    side_by_side(one_way, (0, 1))
+    for other in totals[1:]:
+        totals[0] += other
+    return totals[0]
+
+
+@njit(cache=True, nogil=True)
+def _four_paths(cost, start, low, rows, cols, p1, p2_by_contrast, guide, sweep, total):  # type: ignore[no-untyped-def]
+    """Adds the paths that come from the left and from above (sweep 0), or from the right and from below (1)."""
     longest_row = np.int64(0)
     longest_cell = np.int64(0)
     for r in range(rows):
@@ -29,32 +53,30 @@ def aggregate(cost, start, low, rows, cols, p1, p2_by_contrast, guide):  # type:
     paths = np.zeros((2, 4, longest_row), np.int16)
     lowest = np.zeros((2, 4, cols), np.int16)
     window = np.empty(longest_cell + 2, np.int16)
-    for sweep in range(2):
-        step = 1 - 2 * sweep
-        for r_index in range(rows):
-            r = r_index if sweep == 0 else rows - 1 - r_index
-            here = r_index & 1
-            for c_index in range(cols):
-                c = c_index if sweep == 0 else cols - 1 - c_index
-                for direction in range(4):
-                    # 0: beside; 1, 2, 3: the row before, at c - step, c, c + step
-                    if direction == 0:
-                        nr, nc, buffer = r, c - step, here
-                    else:
-                        nr, nc, buffer = r - step, c + (direction - 2) * step, 1 - here
-                    inside = nr >= 0 and nr < rows and nc >= 0 and nc < cols
-                    p2 = p2_by_contrast[0]
-                    if inside:
-                        p2 = p2_by_contrast[abs(np.int64(guide[r * cols + c]) - np.int64(guide[nr * cols + nc]))]
-                    lowest[here, direction, c] = _extend(
-                        cost, start, low, total, paths[here, direction], paths[buffer, direction],
-                        r * cols, nr * cols, r * cols + c, nr * cols + nc, inside,
-                        lowest[buffer, direction, nc] if inside else 0, window, p1, p2,
-                    )  # fmt: skip
-    return total
+    step = 1 - 2 * sweep
+    for r_index in range(rows):
+        r = r_index if sweep == 0 else rows - 1 - r_index
+        here = r_index & 1
+        for c_index in range(cols):
+            c = c_index if sweep == 0 else cols - 1 - c_index
+            for direction in range(4):
+                # 0: beside; 1, 2, 3: the row before, at c - step, c, c + step
+                if direction == 0:
+                    nr, nc, buffer = r, c - step, here
+                else:
+                    nr, nc, buffer = r - step, c + (direction - 2) * step, 1 - here
+                inside = nr >= 0 and nr < rows and nc >= 0 and nc < cols
+                p2 = p2_by_contrast[0]
+                if inside:
+                    p2 = p2_by_contrast[abs(np.int64(guide[r * cols + c]) - np.int64(guide[nr * cols + nc]))]
+                lowest[here, direction, c] = _extend(
+                    cost, start, low, total, paths[here, direction], paths[buffer, direction],
+                    r * cols, nr * cols, r * cols + c, nr * cols + nc, inside,
+                    lowest[buffer, direction, nc] if inside else 0, window, p1, p2,
+                )  # fmt: skip
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _extend(
     cost, start, low, total, path, before, row_cell, before_row_cell, cell, neighbour, inside, least, window, p1, p2
 ):  # type: ignore[no-untyped-def]
@@ -95,14 +117,19 @@ def _extend(
     return lowest
 
 
-@njit(cache=True)
-def winners(total, start, low):  # type: ignore[no-untyped-def]
+def winners(total: np.ndarray, start: np.ndarray, low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Per cell the height index of the least total, with a parabola's sub-step (float32, NaN for an empty range), and
     its margin: by how much the best height farther than two steps away is worse (0 where there is none)."""
     cells = len(start) - 1
     index = np.full(cells, np.nan, np.float32)
     margin = np.zeros(cells, np.float32)
-    for cell in range(cells):
+    side_by_side(lambda part: _winners(total, start, low, *part, index, margin), shares(cells))
+    return index, margin
+
+
+@njit(cache=True, nogil=True)
+def _winners(total, start, low, first_cell, end_cell, index, margin):  # type: ignore[no-untyped-def]
+    for cell in range(first_cell, end_cell):
         first, end = start[cell], start[cell + 1]
         if end == first:
             continue
@@ -123,4 +150,3 @@ def winners(total, start, low):  # type: ignore[no-untyped-def]
         index[cell] = low[cell] + (best - first) + offset
         if second < 65535:
             margin[cell] = second - np.int64(total[best])
-    return index, margin

@@ -6,6 +6,8 @@ import numpy as np
 from numba import njit
 from scipy import ndimage
 
+from cityweave.cores import shares, side_by_side
+
 
 def drop_small_components(surface_m: np.ndarray, jump_m: float, min_cells: int) -> np.ndarray:
     """A copy in which patches of under `min_cells` cells, cut off by jumps above `jump_m`, are NaN."""
@@ -52,13 +54,15 @@ def _root(parent, i):  # type: ignore[no-untyped-def]
     return i
 
 
-@njit(cache=True)
-def _smooth(surface, radius, band):  # type: ignore[no-untyped-def]
-    """Median, then mean of the cells within `band` of it, over a square window; NaN cells stay NaN and don't count."""
+@njit(cache=True, nogil=True)
+def _smooth(surface, radius, band, first, end, out):  # type: ignore[no-untyped-def]
+    """Rows from `first` to before `end`: median, then mean of the cells within `band` of it, over a square window.
+
+    NaN cells stay NaN and don't count.
+    """
     rows, cols = surface.shape
-    out = np.full((rows, cols), np.nan, np.float32)
     values = np.empty((2 * radius + 1) ** 2, np.float32)
-    for r in range(rows):
+    for r in range(first, end):
         for c in range(cols):
             if np.isnan(surface[r, c]):
                 continue
@@ -80,14 +84,16 @@ def _smooth(surface, radius, band):  # type: ignore[no-untyped-def]
                     total += values[k]
                     count += 1
             out[r, c] = total / count
-    return out
 
 
 def smooth(surface_m: np.ndarray, radius: int, band_m: float) -> np.ndarray:
     """Edge-preserving: jumps stay where the majority of the window has them, noise below `band_m` is averaged."""
     if radius == 0:
         return surface_m.astype(np.float32)
-    return _smooth(surface_m.astype(np.float32), radius, np.float32(band_m))
+    surface = surface_m.astype(np.float32)
+    out = np.full(surface.shape, np.nan, np.float32)
+    side_by_side(lambda rows: _smooth(surface, radius, np.float32(band_m), *rows, out), shares(len(surface)))
+    return out
 
 
 def fill_holes(surface_m: np.ndarray, small_cells: int, step_m: float) -> np.ndarray:

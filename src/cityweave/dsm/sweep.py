@@ -9,6 +9,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic
 
+from cityweave.cores import shares, side_by_side
 from cityweave.dsm.views import CENSUS_BITS, CensusStack
 from cityweave.grid import CellGrid
 
@@ -68,13 +69,19 @@ def sweep_costs(
     grid = ranges.grid
     if horizon_m is None:
         horizon_m = np.empty((0, 0), np.float32)
-    return _costs(
-        stack.words, stack.offsets, stack.widths, stack.heights, stack.coefficients, stack.centres, stack.scales,
-        grid.x_centres, grid.y_centres, ranges.low, ranges.start, ranges.step_m, share, horizon_m,
-    )  # fmt: skip
+    out = np.empty(ranges.start[-1], np.uint8)
+
+    def fill(cells: tuple[int, int]) -> None:
+        _costs(
+            stack.words, stack.offsets, stack.widths, stack.heights, stack.coefficients, stack.centres, stack.scales,
+            grid.x_centres, grid.y_centres, ranges.low, ranges.start, ranges.step_m, share, horizon_m, *cells, out,
+        )  # fmt: skip
+
+    side_by_side(fill, shares(len(ranges.low)))
+    return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _along_height(coefficients, centres, scales, x, y, z, step, u, v):  # type: ignore[no-untyped-def]
     """Per view u and v at height z, their first and their second difference along the steps (forward differences)."""
     for i in range(len(coefficients)):
@@ -93,42 +100,48 @@ def _along_height(coefficients, centres, scales, x, y, z, step, u, v):  # type: 
             out[i, 2] = 2 * square * d * d
 
 
-@njit(cache=True)
-def _costs(words, offsets, widths, heights, coefficients, centres, scales, xs, ys, low, start, step, share, horizon):  # type: ignore[no-untyped-def]
-    """Words are collected for a batch of (cell, height) entries; what is done with them then runs in wide registers."""
+@njit(cache=True, nogil=True)
+def _costs(  # type: ignore[no-untyped-def]
+    words, offsets, widths, heights, coefficients, centres, scales, xs, ys, low, start, step, share, horizon,
+    first, end, out,
+):  # fmt: skip
+    """Costs of the cells from `first` to before `end`.
+
+    Words are collected for a batch of (cell, height) entries; what is done with them then runs in wide registers.
+    """
     views, cols = len(offsets), len(xs)
-    out = np.empty(start[-1], np.uint8)
     u, v = np.empty((views, 3)), np.empty((views, 3))
     seen = np.empty((views, BATCH), np.uint64)
     kept = np.zeros(views + 1, np.int64)  # how many pairs count, by the number of views
     for count in range(2, views + 1):
         kept[count] = np.int64(np.ceil(count * (count - 1) // 2 * share))
     best = np.empty((max(1, kept[views]), BATCH), np.uint8)
-    filled, done = 0, 0
-    for cell in range(len(low)):
+    filled, done = 0, start[first]
+    for cell in range(first, end):
         entry = start[cell]
+        z = low[cell] * step
+        # Once a cell, whatever batches it falls into: places are added up, and what they round to depends on the start.
+        _along_height(coefficients, centres, scales, xs[cell % cols], ys[cell // cols], z, step, u, v)
         while entry < start[cell + 1]:
             if filled == BATCH:
                 _batch_costs(seen, filled, best, kept, out[done : done + filled])
                 done += filled
                 filled = 0
             n = min(start[cell + 1] - entry, BATCH - filled)
-            z = (low[cell] + (entry - start[cell])) * step
-            _along_height(coefficients, centres, scales, xs[cell % cols], ys[cell // cols], z, step, u, v)
             for i in range(views):
                 above = np.float32(-np.inf) if len(horizon) == 0 else horizon[i, cell]
                 _gather(
                     words, offsets[i], widths[i], heights[i], u[i], v[i], z, step, above, seen[i, filled : filled + n]
                 )
+            z += n * step
             filled += n
             entry += n
     _batch_costs(seen, filled, best, kept, out[done : done + filled])
-    return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _gather(words, offset, width, height, u, v, z, step, above, out):  # type: ignore[no-untyped-def]
-    """The words that one view has for a cell at rising heights."""
+    """The words that one view has for a cell at rising heights; `u` and `v` are left at the next height."""
     u0, u1, u2 = u[0], u[1], u[2]
     v0, v1, v2 = v[0], v[1], v[2]
     for k in range(len(out)):
@@ -141,9 +154,11 @@ def _gather(words, offset, width, height, u, v, z, step, above, out):  # type: i
         v0 += v1
         v1 += v2
         z += step
+    u[0], u[1] = u0, u1
+    v[0], v[1] = v0, v1
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _batch_costs(seen, n, best, kept, out):  # type: ignore[no-untyped-def]
     """Mean unlike bits of the best pairs of every entry: each pair is pushed through a sorted list of the best."""
     best[:] = NO_PAIR

@@ -12,6 +12,7 @@ import numpy as np
 from numba import njit
 
 from cityweave.cameras import PolyCamera, project_poly
+from cityweave.cores import shares, side_by_side
 from cityweave.grid import CellGrid
 
 CENSUS_HALF_COLS, CENSUS_HALF_ROWS = 4, 3
@@ -73,7 +74,7 @@ def census_stack(views: Sequence[SweepView], factors: Sequence[float], spacing: 
     words = np.full(int(sizes.sum()), INVALID_WORD, np.uint64)  # in place: twice this would be the job's peak memory
     for view, factor, shape, offset in zip(views, factors, shapes, offsets, strict=True):
         image, usable = _sampled(view, factor, spacing)
-        _census(image, usable, spacing, words[offset : offset + image.size].reshape(shape))
+        _fill_words(image, usable, spacing, words[offset : offset + image.size].reshape(shape))
     return CensusStack(
         words=words,
         offsets=offsets,
@@ -83,6 +84,10 @@ def census_stack(views: Sequence[SweepView], factors: Sequence[float], spacing: 
         centres=np.stack([np.asarray(view.camera.centre, np.float64) for view in views]),
         scales=np.stack([np.asarray(view.camera.scale, np.float64) for view in views]),
     )
+
+
+def _fill_words(image: np.ndarray, usable: np.ndarray, spacing: int, out: np.ndarray) -> None:
+    side_by_side(lambda rows: _census(image, usable, spacing, *rows, out), shares(len(image)))
 
 
 def _exact(factor: float) -> float:
@@ -154,16 +159,18 @@ def upsample_cubic(image: np.ndarray, k: int) -> np.ndarray:
     """k x k samples for every pixel (Catmull-Rom); the image corner stays at (0, 0)."""
     if k == 1:
         return np.ascontiguousarray(image, np.float32)
-    return _upsample(np.ascontiguousarray(image, np.float32), *_cubic_taps(k))
+    image = np.ascontiguousarray(image, np.float32)
+    out = np.empty((image.shape[0] * k, image.shape[1] * k), np.float32)
+    side_by_side(lambda rows: _upsample(image, *_cubic_taps(k), *rows, out), shares(len(image)))
+    return out
 
 
-@njit(cache=True)
-def _upsample(image, first, weights):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True)
+def _upsample(image, first, weights, first_row, end_row, out):  # type: ignore[no-untyped-def]
     rows, cols = image.shape
     k = len(first)
-    out = np.empty((rows * k, cols * k), np.float32)
     padded = np.empty(cols + 6, np.float32)
-    for r in range(rows):
+    for r in range(first_row, end_row):
         for phase in range(k):
             top = r + first[phase]
             r0, r1 = max(top, 0), min(max(top + 1, 0), rows - 1)
@@ -181,19 +188,18 @@ def _upsample(image, first, weights):  # type: ignore[no-untyped-def]
                 for c in range(cols):
                     p = c + shift
                     line[c * k + across] = a0 * padded[p] + a1 * padded[p + 1] + a2 * padded[p + 2] + a3 * padded[p + 3]
-    return out
 
 
-@njit(cache=True)
-def _census(image, usable, spacing, out):  # type: ignore[no-untyped-def]
-    """Fills `out` where `usable` and far enough from the border."""
+@njit(cache=True, nogil=True)
+def _census(image, usable, spacing, first, end, out):  # type: ignore[no-untyped-def]
+    """Fills rows `first` to before `end` of `out` where `usable` and far enough from the border."""
     rows, cols = image.shape
     margin_r, margin_c = 3 * spacing, 4 * spacing
     word = np.empty(STRIP, np.uint64)
     # Strips of columns: the seven lines of a strip and its words stay in the nearest cache.
     for left in range(margin_c, cols - margin_c, STRIP):
         width = min(STRIP, cols - margin_c - left)
-        for r in range(margin_r, rows - margin_r):
+        for r in range(max(first, margin_r), min(end, rows - margin_r)):
             middle = image[r, left : left + width]
             word[:] = 0
             bit = np.uint64(0)
@@ -228,7 +234,7 @@ def ortho_luminance(
     return np.where(count > 0, total / np.maximum(count, 1), 128).astype(np.uint8)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _add_ortho(image, valid, coefficients, centre, scale, xs, ys, surface, horizon, total, count):  # type: ignore[no-untyped-def]
     rows, cols = image.shape
     for cell in range(len(surface)):

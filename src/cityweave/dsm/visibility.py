@@ -6,6 +6,7 @@ import numpy as np
 from numba import njit
 from scipy import ndimage
 
+from cityweave.cores import shares, side_by_side
 from cityweave.dsm.sweep import _along_height, popcount
 from cityweave.dsm.views import CensusStack
 from cityweave.grid import CellGrid
@@ -25,12 +26,11 @@ def horizons(surface_m: np.ndarray, bottom_m: np.ndarray, gsd_m: float, leans: n
     tall = tall.reshape(tall.shape[0] // BLOCK, BLOCK, -1, BLOCK).max(axis=(1, 3))
     tall = ndimage.maximum_filter(tall, 3, mode="constant", cval=-np.inf)
     bottom = np.where(np.isfinite(bottom_m), bottom_m, np.inf).astype(np.float32)
-    return np.stack([_horizon(surface, tall, bottom, gsd_m, east, north) for east, north in leans]).reshape(
-        len(leans), -1
-    )
+    of_views = side_by_side(lambda lean: _horizon(surface, tall, bottom, gsd_m, lean[0], lean[1]), list(leans))
+    return np.stack(of_views).reshape(len(leans), -1)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _horizon(surface, tall, bottom, gsd, east, north):  # type: ignore[no-untyped-def]
     rows, cols = surface.shape
     out = bottom.copy()
@@ -68,24 +68,30 @@ def agreement(
 
     The view that most others match is the reference; whoever differs from it by at most `agree_bits` agrees.
     """
-    seen, agree = _agreement(
-        stack.words, stack.offsets, stack.widths, stack.heights, stack.coefficients, stack.centres, stack.scales,
-        grid.x_centres, grid.y_centres, surface_m.astype(np.float32).ravel(), horizon_m, agree_bits,
-    )  # fmt: skip
+    surface = surface_m.astype(np.float32).ravel()
+    seen, agree = np.zeros(surface.size, np.uint8), np.zeros(surface.size, np.uint8)
+
+    def count(cells: tuple[int, int]) -> None:
+        _agreement(
+            stack.words, stack.offsets, stack.widths, stack.heights, stack.coefficients, stack.centres, stack.scales,
+            grid.x_centres, grid.y_centres, surface, horizon_m, agree_bits, *cells, seen, agree,
+        )  # fmt: skip
+
+    side_by_side(count, shares(surface.size))
     return seen.reshape(grid.shape), agree.reshape(grid.shape)
 
 
-@njit(cache=True)
-def _agreement(words, offsets, widths, heights, coefficients, centres, scales, xs, ys, surface, horizon, agree_bits):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True)
+def _agreement(  # type: ignore[no-untyped-def]
+    words, offsets, widths, heights, coefficients, centres, scales, xs, ys, surface, horizon, agree_bits, first, end,
+    seen, agree,
+):  # fmt: skip
     views = len(offsets)
     cols = len(xs)
-    cells = len(surface)
-    seen = np.zeros(cells, np.uint8)
-    agree = np.zeros(cells, np.uint8)
     u = np.empty((views, 3))
     v = np.empty((views, 3))
     word = np.empty(views, np.uint64)
-    for cell in range(cells):
+    for cell in range(first, end):
         z = np.float64(surface[cell])
         if not np.isfinite(z):
             continue
@@ -109,4 +115,3 @@ def _agreement(words, offsets, widths, heights, coefficients, centres, scales, x
             most = max(most, inside)
         if most > 0:
             agree[cell] = most + 1
-    return seen, agree

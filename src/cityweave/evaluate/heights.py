@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from cityweave.errors import DataError
 from cityweave.evaluate.border import BorderErrors, BorderRatio, near_interior_border
+from cityweave.evaluate.confidence import Confidence
 from cityweave.evaluate.dsm import HeightErrors
+from cityweave.evaluate.outlines import Outlines
 from cityweave.evaluate.truth import Truth, read_cells
 from cityweave.grid import CellGrid, blocks
 from cityweave.manifest import Run
@@ -49,12 +51,13 @@ class CityRaster:
         assert values is not None  # the grid came from this very file
         return values
 
-    def source(self, part: CellGrid) -> NDArray[np.uint8] | None:
+    def layer(self, name: str, part: CellGrid) -> NDArray[Any] | None:
+        """Of the city's store, such as source or sigma; None where it has none."""
         import zarr
 
-        if not (self.store / "source" / "zarr.json").is_file():
+        if not (self.store / name / "zarr.json").is_file():
             return None
-        array = zarr.open_array(self.store / "source", mode="r", zarr_format=3)
+        array = zarr.open_array(self.store / name, mode="r", zarr_format=3)
         return np.asarray(array[self.grid.window_of(part)])  # type: ignore[index]
 
 
@@ -89,7 +92,7 @@ def dsm_figures(run: Run, truth: Truth) -> tuple[dict[str, Any], dict[str, str],
     maps = HeightMaps(
         step, np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32), np.zeros(shape, np.uint8)
     )
-    errors = HeightErrors()
+    errors, confidence, outlines = HeightErrors(), Confidence(), Outlines()
     has_source = has_buildings = True
     box = run.config.city.box
     for part, (rows, cols) in parts(grid, side):
@@ -97,9 +100,14 @@ def dsm_figures(run: Run, truth: Truth) -> tuple[dict[str, Any], dict[str, str],
         outside_y = (part.y_centres < box.ymin) | (part.y_centres >= box.ymax)
         outside_x = (part.x_centres < box.xmin) | (part.x_centres >= box.xmax)
         reference[outside_y[:, None] | outside_x[None, :]] = np.nan
-        source, buildings = raster.source(part), truth.buildings(part)
+        source, buildings = raster.layer("source", part), truth.buildings(part)
         has_source, has_buildings = has_source and source is not None, has_buildings and buildings is not None
-        error = errors.add(raster.heights(part), reference, source, buildings)
+        heights = raster.heights(part)
+        error = errors.add(heights, reference, source, buildings)
+        if (sigma := raster.layer("sigma", part)) is not None:
+            confidence.add(error, sigma)
+        if buildings is not None:
+            outlines.add(heights, reference, buildings)
         at = (
             slice(rows.start // step, -(-rows.stop // step)),
             slice(cols.start // step, -(-cols.stop // step)),
@@ -107,7 +115,14 @@ def dsm_figures(run: Run, truth: Truth) -> tuple[dict[str, Any], dict[str, str],
         maps.truth[at], maps.error[at] = reference[::step, ::step], error[::step, ::step]
         if source is not None:
             maps.source[at] = source[::step, ::step]
-    figures, reasons = errors.figures(has_source, has_buildings)
+    plain, reasons = errors.figures(has_source, has_buildings)
+    figures: dict[str, Any] = dict(plain)
+    figures["edges_within_cell"] = outlines.share
+    if outlines.share is None:
+        reasons["edges_within_cell"] = "the reference has no building mask, or no building in it"
+    figures["confidence"] = confidence.figures()
+    if figures["confidence"] is None:
+        reasons["confidence"] = "no cell has both an error and a sigma"
     if not errors.cells:
         why = "there is no reference height in the city"
         reasons = {name: why for name, value in figures.items() if value is None}
