@@ -201,7 +201,9 @@ class DsmConfig(Section):
         1.0, gt=0, description="heights this close to the median are averaged; at least a pixel of parallax"
     )
     agree_share: float = Field(0.34, gt=0, lt=0.5, description="share of unlike census bits up to which views agree")
-    min_margin_bits: float = Field(0.2, ge=0, description="how much worse the second-best height must be")
+    min_margin: float = Field(
+        0.12, ge=0, le=1, description="how much worse the second-best height must be, against what is usual in the tile"
+    )
     small_hole_cells: int = Field(40, ge=0, description="holes up to here take the median around them")
     ground_window_m: float = Field(140.0, gt=0, description="wider than the largest building without a courtyard")
     ground_slope: float = Field(0.3, gt=0, description="steepest ground, metres up per metre")

@@ -19,6 +19,13 @@ if image := os.environ.get("CITYWEAVE_IMAGE"):
     container: image
 
 
+# Snakemake has imported it by now, where it is installed.
+if workflow.is_main_process and (slurm_plugin := sys.modules.get("snakemake_executor_plugin_slurm")):
+    from cityweave.operations.slurm_plugin import ignore_unknown_nodes
+
+    ignore_unknown_nodes(slurm_plugin.Executor)
+
+
 def refuse(error):
     """One clear line instead of a traceback, and the exit code that the kind of error has."""
     logger.error(f"{type(error).__name__}: {error}")

@@ -20,7 +20,9 @@ from cityweave.grid import CellGrid
 NONE, MEASURED, FILLED = 0, 1, 2
 COST_UNIT = CENSUS_BITS * COST_PER_BIT
 ENOUGH_VIEWS = 4  # below this, single matches are noisy: wider windows, wider smoothing
-AGREE_CELLS = 5
+AROUND_CELLS = 5
+UNCONFIRMED_TIMES = 3.0
+LEAST_MARGIN_BITS = 0.5
 COARSE_PATCH_CELLS, COARSE_MARGIN_BITS = 20, 3.0  # what the coarse sweep finds counts from either of them on
 OCCLUDER_BITS = 0.3 * CENSUS_BITS  # unlike bits up to which a view confirms what is to hide other cells
 
@@ -74,11 +76,15 @@ def reconstruct(
         kept = (block.kept_rows, block.kept_cols)
         surface[kept], margin[kept], count[kept] = (layer[block.core()] for layer in part)
 
-    # Single pixels may differ by chance: whether views agree is what most of the cells around say.
-    around = ndimage.median_filter(count, size=AGREE_CELLS)
-    sure = ndimage.median_filter(margin, size=3) >= config.min_margin_bits
-    measured = without_islands(np.isfinite(surface) & (around >= 2) & sure, config.min_component_cells)
-    count = np.maximum(count, around)
+    # Single cells vary by chance: how sure a height is, and how many views agree, is what most of the cells around say.
+    margin = ndimage.median_filter(margin, size=AROUND_CELLS)
+    count = np.maximum(count, ndimage.median_filter(count, size=AROUND_CELLS))
+    confirmed = count >= 2
+    # Noise of the pictures lowers all margins: what is clear enough is told against what views agree about.
+    usual = float(np.median(margin[confirmed])) if confirmed.any() else 0.0
+    few = max(1.0, ENOUGH_VIEWS / len(views)) ** 1.5
+    needed = np.maximum(config.min_margin * few * usual * np.where(confirmed, 1, UNCONFIRMED_TIMES), LEAST_MARGIN_BITS)
+    measured = without_islands(np.isfinite(surface) & (margin >= needed), config.min_component_cells)
     dsm = fill_holes(np.where(measured, surface, np.nan), config.small_hole_cells, config.component_jump_m)
     source = np.where(measured, MEASURED, np.where(np.isfinite(dsm), FILLED, NONE)).astype(np.uint8)
     sigma = sigma_m(dsm, count, margin, source)
@@ -113,7 +119,8 @@ def _fine(
     surface = _cleaned(winner.surface, views, leans, config)
     horizon = horizons(surface, bounds.bottom, grid.gsd_m, leans) - np.float32(config.visibility_tolerance_m)
     _, count = agreement(stack, grid, surface, horizon, config.agree_share * CENSUS_BITS)
-    return surface, winner.margin_bits, count
+    in_picture, _ = agreement(stack, grid, surface, np.full_like(horizon, -np.inf), 0)
+    return np.where(in_picture >= 2, surface, np.nan), winner.margin_bits, count
 
 
 def _showing(views: Sequence[SweepView], grid: CellGrid, bottom_m: np.ndarray, top_m: np.ndarray) -> list[SweepView]:
