@@ -14,8 +14,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "cityweave"
 # A module may import from lower levels; stages may not import each other.
 LEVELS = [
     {"errors"},
-    {"config", "grid", "codehash", "gpu", "fetched", "machine", "profiles", "rpc"},
-    {"plan", "cameras", "mesh"},
+    {"config", "cores", "grid", "codehash", "gpu", "fetched", "machine", "profiles", "rpc"},
+    {"plan", "cameras", "mesh", "rpc_torch"},
     {"manifest"},
     {"aoi", "io", "status", "adopt"},
     {"render"},

@@ -9,7 +9,8 @@ import pytest
 
 from cityweave.cameras import RPC, fit_local, geodetic_transform
 from cityweave.config import DsmConfig
-from cityweave.dsm.reconstruct import MEASURED, reconstruct
+from cityweave.dsm.confidence import MEASURED
+from cityweave.dsm.reconstruct import reconstruct
 from cityweave.dsm.views import SweepView
 from cityweave.grid import Box, CellGrid
 

@@ -8,7 +8,8 @@ import pytest
 
 from cityweave import cores
 from cityweave.config import DsmConfig
-from cityweave.dsm.reconstruct import FILLED, MEASURED, HeightModel, reconstruct
+from cityweave.dsm.confidence import FILLED, MEASURED
+from cityweave.dsm.reconstruct import HeightModel, reconstruct
 from cityweave.errors import ConfigError
 from cityweave.grid import Box, CellGrid
 from tests.dsm.conftest import Town

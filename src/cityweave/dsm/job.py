@@ -60,7 +60,7 @@ def tile_heights(config: Config, tile: Tile, aoi: Aoi) -> tuple[CellGrid, dict[s
             f"{tile.name}: {len(views)} usable view(s), heights need 2; {'; '.join(refused) or 'the AOI has no more'}"
         )
     matching = CellGrid.covering(box, settings.gsd_m)
-    model = reconstruct(views, _moved(matching, tile), (low, high), settings)
+    model = reconstruct(views, local_grid(matching, tile), (low, high), settings)
     output = CellGrid.covering(dsm_box(config, tile), settings.gsd_m)
     if model.measured_share < MIN_MEASURED:
         raise Quarantine(
@@ -83,7 +83,7 @@ def tile_heights(config: Config, tile: Tile, aoi: Aoi) -> tuple[CellGrid, dict[s
     return output, layers, _notes(layers, views, refused) | _at_the_limits(layers, aoi)
 
 
-def _moved(grid: CellGrid, tile: Tile) -> CellGrid:
+def local_grid(grid: CellGrid, tile: Tile) -> CellGrid:
     """The same cells counted from the tile's lower-left corner, which is a multiple of the cell size."""
     gsd = grid.gsd_m
     return CellGrid(

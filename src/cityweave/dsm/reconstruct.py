@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from cityweave.config import DsmConfig
 from cityweave.dsm.blocks import Block, blocks_of, cropped, pixel_window, window_size
+from cityweave.dsm.confidence import FILLED, MEASURED, NONE, evidence, sigma_m
 from cityweave.dsm.sgm import aggregate, winners
 from cityweave.dsm.surface import drop_small_components, fill_holes, smooth, without_islands
 from cityweave.dsm.sweep import COST_PER_BIT, HeightRanges, sweep_costs
@@ -17,7 +18,6 @@ from cityweave.dsm.views import CENSUS_BITS, CensusStack, SweepView, census_stac
 from cityweave.dsm.visibility import agreement, horizons
 from cityweave.grid import CellGrid
 
-NONE, MEASURED, FILLED = 0, 1, 2
 COST_UNIT = CENSUS_BITS * COST_PER_BIT
 ENOUGH_VIEWS = 4  # below this, single matches are noisy: wider windows, wider smoothing
 AROUND_CELLS = 5
@@ -36,6 +36,7 @@ class HeightModel:
     sigma: np.ndarray  # float32, metres
     count: np.ndarray  # uint8, views that see the cell and agree
     source: np.ndarray  # uint8: 0 none, 1 measured, 2 filled
+    clearness: np.ndarray  # float32: margin over the runner-up, against what is usual in the tile
 
     @property
     def measured_share(self) -> float:
@@ -87,8 +88,9 @@ def reconstruct(
     measured = without_islands(np.isfinite(surface) & (margin >= needed), config.min_component_cells)
     dsm = fill_holes(np.where(measured, surface, np.nan), config.small_hole_cells, config.component_jump_m)
     source = np.where(measured, MEASURED, np.where(np.isfinite(dsm), FILLED, NONE)).astype(np.uint8)
-    sigma = sigma_m(dsm, count, margin, source)
-    return HeightModel(grid, dsm, sigma, np.where(measured, count, 0).astype(np.uint8), source)
+    clearness = margin / np.float32(max(usual, LEAST_MARGIN_BITS))
+    sigma = sigma_m(evidence(dsm, clearness, source, grid.gsd_m), source, len(views))
+    return HeightModel(grid, dsm, sigma, np.where(measured, count, 0).astype(np.uint8), source, clearness)
 
 
 def _fine(
@@ -209,18 +211,3 @@ def _pixel_of_parallax_m(views: Sequence[SweepView], leans: np.ndarray) -> float
     """Metres up that move a point by a pixel between the two views that differ most: the scale of the noise."""
     apart = np.linalg.norm(leans[:, None] - leans[None], axis=2).max()
     return float(np.median([view.pixel_m() for view in views]) / max(apart, 0.05))
-
-
-def sigma_m(dsm: np.ndarray, count: np.ndarray, margin_bits: np.ndarray, source: np.ndarray) -> np.ndarray:
-    """Standard deviation of the height, from what is known without truth. NaN where there is no height.
-
-    The numbers are fitted on rendered cities so that 68 % of the errors lie within one sigma at every level of it. What
-    tells most is the margin over the runner-up; then steps of the surface nearby, then how few views agree. The tails
-    are heavier than a normal distribution's: a wrong match is metres off.
-    """
-    relief_m = ndimage.maximum_filter(dsm, 5) - ndimage.minimum_filter(dsm, 5)
-    doubt = np.minimum(15.0 * np.maximum(margin_bits, 0.1) ** -1.7, 4.0)
-    few = np.sqrt(np.clip(4 / np.maximum(count, 1), 1, 4))
-    measured = (0.05 + doubt + 0.02 * np.minimum(relief_m, 10.0)) * few
-    filled = 1.0 + 0.4 * np.minimum(relief_m, 16.0)
-    return np.where(source == NONE, np.nan, np.where(source == MEASURED, measured, filled)).astype(np.float32)
