@@ -65,7 +65,7 @@ def made(folder: Path, seed: int, name: str) -> Run:
     file = folder / f"{name}_{seed}.yaml"
     file.write_text(yaml.safe_dump(config, sort_keys=False))
     snakemake = str(Path(sys.executable).with_name("snakemake"))
-    command = [snakemake, "--cores", "1", "--quiet", "all", "--configfile", str(file), "--", "heights"]
+    command = [snakemake, "--cores", "all", "--quiet", "all", "--configfile", str(file), "--", "heights"]
     subprocess.run(command, cwd=ROOT, check=True)
     return Run.open(folder / config["city"]["name"])
 
@@ -104,7 +104,10 @@ def fitted(cells: Cells, chosen: np.ndarray, first: tuple[str, tuple[float, ...]
         if entry.size >= LEAST_CELLS:
             grid[at] = np.log(np.quantile(entry, QUANTILE) + 1e-3)
     nearest = ndimage.distance_transform_edt(np.isnan(grid), return_distances=False, return_indices=True)
-    return [[round(float(value), 3) for value in row] for row in grid[tuple(nearest)]]
+    grid = grid[tuple(nearest)]
+    if name == "clearness":  # a clearer winner is never less sure, whatever few cells of an entry say
+        grid = np.maximum.accumulate(grid[::-1])[::-1]
+    return [[round(float(value), 3) for value in row] for row in grid]
 
 
 def fit(folder: Path) -> None:

@@ -11,6 +11,7 @@ SHAPE = (30, 40)
 
 def _sigma(clearness: float, views: int = 6, step_m: float = 0.0, source: int = MEASURED) -> np.ndarray:
     dsm = np.zeros(SHAPE, np.float32)
+    dsm[::3] = 0.25  # no real surface is as flat as a table
     dsm[:, 20:] = step_m
     sources = np.full(SHAPE, source, np.uint8)
     sources[0, 0] = MEASURED
@@ -31,13 +32,13 @@ def test_the_table_is_whole() -> None:
 def test_clear_winners_on_flat_ground_are_the_surest() -> None:
     sure, doubtful = _sigma(1.2), _sigma(0.3)
     assert (sure < 0.2).all()
-    assert (doubtful > 2 * sure).all()
+    assert (doubtful > 1.3 * sure).all()
     beside_wall = _sigma(0.5, step_m=8.0)
     assert beside_wall[15, 20] > beside_wall[15, 35]
 
 
 def test_more_views_are_surer() -> None:
-    assert _sigma(0.6, views=12).mean() < _sigma(0.6, views=3).mean() < _sigma(0.6, views=2).mean()
+    assert (_sigma(0.6, views=12) < _sigma(0.6, views=2)).all()
 
 
 def test_filled_cells_are_doubted_and_nothing_is_nothing() -> None:
