@@ -12,7 +12,7 @@ SHAPE = (30, 40)
 def _sigma(clearness: float, views: int = 6, step_m: float = 0.0, source: int = MEASURED) -> np.ndarray:
     dsm = np.zeros(SHAPE, np.float32)
     dsm[::3] = 0.25  # no real surface is as flat as a table
-    dsm[:, 20:] = step_m
+    dsm[:, 20:] += step_m
     sources = np.full(SHAPE, source, np.uint8)
     sources[0, 0] = MEASURED
     return sigma_m(evidence(dsm, np.full(SHAPE, clearness, np.float32), sources, 0.5), sources, views)
