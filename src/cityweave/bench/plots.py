@@ -122,7 +122,7 @@ def _panel(title: str, x_label: str, y_label: str, lines: Sequence[Series], w: i
         parts.append(f'<path d="M{u:.1f},{top}V{h - bottom}" stroke="#e2e0da"/>')
         parts.append(_text(u, h - bottom + 15, f"{tick:g}", "middle", "#626a73", 11))
     parts.append(_text((left + w - right) / 2, h - 12, x_label, "middle", "#626a73", 12))
-    parts.append(_text(8, top - 8, y_label, "start", "#626a73", 12))
+    parts.append(_text(w - right, 22, y_label, "end", "#626a73", 12))
     parts.append(_slope_one(at, x0, x1, y0, y1))
     ends = sorted((at(*line.points[-1])[1], k) for k, line in enumerate(lines))
     previous = -100.0
