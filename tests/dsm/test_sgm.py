@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cityweave.dsm.sgm import aggregate, winners
+from cityweave.dsm.sgm import PATHS, aggregate, winners
 
 FLAT = np.zeros(256, np.int16)
 
@@ -56,7 +57,7 @@ def test_an_outlier_gives_way_and_a_step_stays() -> None:
     cost[4, 3, 9] = 60
     p2 = FLAT + np.int16(200)
     total = aggregate(cost.ravel(), start, low, rows, cols, 20, p2, np.zeros(rows * cols, np.uint8))
-    index, margin = winners(total, start, low)
+    index, margin = winners(total, start, low, 20)
     assert np.array_equal(np.round(index).astype(int).reshape(rows, cols), truth)
     assert (margin > 0).all()
 
@@ -70,7 +71,7 @@ def test_a_jump_settles_on_the_picture_edge() -> None:
     cost[:, -3:, 6] = 0
     guide = np.where(np.arange(cols) < 10, 30, 200).astype(np.uint8) * np.ones((rows, 1), np.uint8)
     p2 = np.where(np.arange(256) > 50, 25, 200).astype(np.int16)
-    index, _ = winners(aggregate(cost.ravel(), start, low, rows, cols, 20, p2, guide.ravel()), start, low)
+    index, _ = winners(aggregate(cost.ravel(), start, low, rows, cols, 20, p2, guide.ravel()), start, low, 20)
     assert np.array_equal(np.round(index).reshape(rows, cols)[3], np.where(np.arange(cols) < 10, 1, 6))
 
 
@@ -90,13 +91,16 @@ def test_the_order_of_heights_plays_no_part() -> None:
     assert np.array_equal(total(cost[::-1, ::-1, ::-1]), total(cost)[::-1, ::-1, ::-1])
 
 
-def test_parts_of_a_step_come_from_a_parabola() -> None:
+@pytest.mark.parametrize("part", [-0.5, -0.3, -0.1, 0.0, 0.2, 0.4])
+@pytest.mark.parametrize("p1", [0, 5])
+def test_parts_of_a_step_are_what_they_are_whatever_the_brake(part: float, p1: int) -> None:
     z = np.arange(9)
     start, low = volume(1, 1, 9)
-    index, _ = winners((100 + 8 * (z - 4.25) ** 2).astype(np.uint16), start, low + np.int32(10))
-    assert abs(index[0] - 14.25) < 0.05
+    total = 1000 + 400 * np.abs(z - 4 - part) + PATHS * p1 * (z != 4)
+    index, _ = winners(total.astype(np.uint16), start, low + np.int32(10), p1)
+    assert abs(index[0] - 14 - part) < 0.01
 
 
 def test_no_range_no_height() -> None:
-    index, margin = winners(np.zeros(3, np.uint16), np.array([0, 0, 3], np.int64), np.zeros(2, np.int32))
+    index, margin = winners(np.zeros(3, np.uint16), np.array([0, 0, 3], np.int64), np.zeros(2, np.int32), 5)
     assert np.isnan(index[0]) and margin[1] == 0

@@ -191,8 +191,9 @@ def _match(
         contrast = config.p2_contrast * (3 if few else 1)
         p2 = config.p2 * quieter * np.maximum(np.exp(-np.arange(256) / contrast), config.p2_floor)
     p2 = np.round(np.maximum(p2, config.p1) * COST_UNIT).astype(np.int16)
-    total = aggregate(cost, ranges.start, ranges.low, grid.rows, grid.cols, round(config.p1 * COST_UNIT), p2, guide)
-    index, margin = winners(total, ranges.start, ranges.low)
+    p1 = round(config.p1 * COST_UNIT)
+    total = aggregate(cost, ranges.start, ranges.low, grid.rows, grid.cols, p1, p2, guide)
+    index, margin = winners(total, ranges.start, ranges.low, p1)
     return _Winner(
         (index * np.float32(ranges.step_m)).reshape(grid.shape),
         (margin / np.float32(8 * COST_PER_BIT)).reshape(grid.shape),

@@ -11,6 +11,8 @@ from numba import njit
 
 from cityweave.cores import in_use, shares, side_by_side
 
+PATHS = 8
+OWN_SHARE = 0.15  # of what a step costs, the least that counts as the cell's own
 _FAR = 30000
 
 
@@ -117,18 +119,22 @@ def _extend(
     return lowest
 
 
-def winners(total: np.ndarray, start: np.ndarray, low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Per cell the height index of the least total, with a parabola's sub-step (float32, NaN for an empty range), and
-    its margin: by how much the best height farther than two steps away is worse (0 where there is none)."""
+def winners(total: np.ndarray, start: np.ndarray, low: np.ndarray, p1: int) -> tuple[np.ndarray, np.ndarray]:
+    """Per cell the height index of the least total, with its sub-step (float32, NaN for an empty range), and its
+    margin: by how much the best height farther than two steps away is worse (0 where there is none).
+
+    The sub-step is where two lines of one slope, down through either neighbour, meet. Every path adds `p1` to a step
+    away from the cells before, wherever between two steps the surface is: with that left in, heights stick to steps.
+    """
     cells = len(start) - 1
     index = np.full(cells, np.nan, np.float32)
     margin = np.zeros(cells, np.float32)
-    side_by_side(lambda part: _winners(total, start, low, *part, index, margin), shares(cells))
+    side_by_side(lambda part: _winners(total, start, low, PATHS * p1, *part, index, margin), shares(cells))
     return index, margin
 
 
 @njit(cache=True, nogil=True)
-def _winners(total, start, low, first_cell, end_cell, index, margin):  # type: ignore[no-untyped-def]
+def _winners(total, start, low, brakes, first_cell, end_cell, index, margin):  # type: ignore[no-untyped-def]
     for cell in range(first_cell, end_cell):
         first, end = start[cell], start[cell + 1]
         if end == first:
@@ -143,10 +149,11 @@ def _winners(total, start, low, first_cell, end_cell, index, margin):  # type: i
                 second = np.int64(total[d])
         offset = 0.0
         if best > first and best < end - 1:
-            left, middle, right = float(total[best - 1]), float(total[best]), float(total[best + 1])
-            bend = left - 2 * middle + right
-            if bend > 0:
-                offset = (left - right) / (2 * bend)
+            left = np.float64(np.int64(total[best - 1]) - np.int64(total[best]))
+            right = np.float64(np.int64(total[best + 1]) - np.int64(total[best]))
+            left, right = max(left - brakes, OWN_SHARE * left), max(right - brakes, OWN_SHARE * right)
+            if left + right > 0:
+                offset = (left - right) / (2 * max(left, right))
         index[cell] = low[cell] + (best - first) + offset
         if second < 65535:
             margin[cell] = second - np.int64(total[best])
