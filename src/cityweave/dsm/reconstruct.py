@@ -10,19 +10,15 @@ from scipy import ndimage
 
 from cityweave.config import DsmConfig
 from cityweave.dsm.blocks import Block, blocks_of, cropped, pixel_window, window_size
-from cityweave.dsm.confidence import FILLED, MEASURED, NONE, evidence, sigma_m
+from cityweave.dsm.confidence import AROUND_CELLS, ENOUGH_VIEWS, FILLED, MEASURED, NONE, Clearness, Clues, sigma_m
 from cityweave.dsm.sgm import aggregate, winners
-from cityweave.dsm.surface import drop_small_components, fill_holes, smooth, without_islands
+from cityweave.dsm.surface import drop_small_components, fill_holes, median_around, smooth, without_islands
 from cityweave.dsm.sweep import COST_PER_BIT, HeightRanges, sweep_costs
-from cityweave.dsm.views import CENSUS_BITS, CensusStack, SweepView, census_stack, ortho_luminance
+from cityweave.dsm.views import CENSUS_BITS, CensusStack, SweepView, census_stack, leans_of, ortho_luminance
 from cityweave.dsm.visibility import agreement, horizons
 from cityweave.grid import CellGrid
 
 COST_UNIT = CENSUS_BITS * COST_PER_BIT
-ENOUGH_VIEWS = 4  # below this, single matches are noisy: wider windows, wider smoothing
-AROUND_CELLS = 5
-UNCONFIRMED_TIMES = 3.0
-LEAST_MARGIN_BITS = 0.5
 COARSE_PATCH_CELLS, COARSE_MARGIN_BITS = 20, 3.0  # what the coarse sweep finds counts from either of them on
 OCCLUDER_BITS = 0.3 * CENSUS_BITS  # unlike bits up to which a view confirms what is to hide other cells
 
@@ -36,7 +32,7 @@ class HeightModel:
     sigma: np.ndarray  # float32, metres
     count: np.ndarray  # uint8, views that see the cell and agree
     source: np.ndarray  # uint8: 0 none, 1 measured, 2 filled
-    clearness: np.ndarray  # float32: margin over the runner-up, against what is usual in the tile
+    clues: Clues  # what sigma is told from
 
     @property
     def measured_share(self) -> float:
@@ -47,6 +43,28 @@ class HeightModel:
 class _Winner:
     surface: np.ndarray  # float32 [row, col], NaN where no height was tried
     margin_bits: np.ndarray  # float32 [row, col]: by how much the runner-up is worse, bits per path
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What the fine sweep says about every cell."""
+
+    surface: np.ndarray  # float32
+    margin_bits: np.ndarray  # float32
+    count: np.ndarray  # uint8, views that see the cell and agree
+    unlike_bits: np.ndarray  # float32, mean over the pairs of views that see it
+    luminance: np.ndarray  # uint8
+
+    @staticmethod
+    def nothing(shape: tuple[int, int]) -> _Found:
+        none = np.zeros(shape, np.uint8)
+        surface, unlike = (np.full(shape, value, np.float32) for value in (np.nan, CENSUS_BITS / 2))
+        return _Found(surface, none.astype(np.float32), none, unlike, np.full(shape, 128, np.uint8))
+
+    def put(self, part: _Found, block: Block) -> None:
+        kept, core = (block.kept_rows, block.kept_cols), block.core()
+        for whole, layer in zip(vars(self).values(), vars(part).values(), strict=True):
+            whole[kept] = layer[core]
 
 
 @dataclass(frozen=True)
@@ -66,44 +84,34 @@ def reconstruct(
 ) -> HeightModel:
     """`grid` and the cameras in tile-local metres; `heights_m` the lowest and highest height that may occur."""
     bounds = _coarse(views, grid, heights_m, config)
-    surface, margin = np.full(grid.shape, np.nan, np.float32), np.zeros(grid.shape, np.float32)
-    count = np.zeros(grid.shape, np.uint8)
+    found = _Found.nothing(grid.shape)
     factors = [float(config.upsample)] * len(views)
     halo_cells = round(config.matching_halo_m / grid.gsd_m)
     for block in blocks_of(
         views, factors, grid, bounds.bottom, bounds.top, config.step_m, halo_cells, config.memory_mb
     ):
-        part = _fine(views, block.grid(grid), bounds.within(block), config)
-        kept = (block.kept_rows, block.kept_cols)
-        surface[kept], margin[kept], count[kept] = (layer[block.core()] for layer in part)
+        found.put(_fine(views, block.grid(grid), bounds.within(block), config), block)
 
-    # Single cells vary by chance: how sure a height is, and how many views agree, is what most of the cells around say.
-    margin = ndimage.median_filter(margin, size=AROUND_CELLS)
-    count = np.maximum(count, ndimage.median_filter(count, size=AROUND_CELLS))
-    confirmed = count >= 2
-    # Noise of the pictures lowers all margins: what is clear enough is told against what views agree about.
-    usual = float(np.median(margin[confirmed])) if confirmed.any() else 0.0
-    few = max(1.0, ENOUGH_VIEWS / len(views)) ** 1.5
-    needed = np.maximum(config.min_margin * few * usual * np.where(confirmed, 1, UNCONFIRMED_TIMES), LEAST_MARGIN_BITS)
-    measured = without_islands(np.isfinite(surface) & (margin >= needed), config.min_component_cells)
-    dsm = fill_holes(np.where(measured, surface, np.nan), config.small_hole_cells, config.component_jump_m)
+    count = np.maximum(found.count, median_around(found.count, AROUND_CELLS))
+    clearness = Clearness.of(found.margin_bits, count)
+    clear = np.isfinite(found.surface) & clearness.enough(len(views), config.min_margin)
+    measured = without_islands(clear, config.min_component_cells)
+    dsm = fill_holes(np.where(measured, found.surface, np.nan), config.small_hole_cells, config.component_jump_m)
     source = np.where(measured, MEASURED, np.where(np.isfinite(dsm), FILLED, NONE)).astype(np.uint8)
-    clearness = margin / np.float32(max(usual, LEAST_MARGIN_BITS))
-    sigma = sigma_m(evidence(dsm, clearness, source, grid.gsd_m), source, len(views))
-    return HeightModel(grid, dsm, sigma, np.where(measured, count, 0).astype(np.uint8), source, clearness)
+    parallax_m = _pixel_of_parallax_m(views, leans_of(views))
+    clues = Clues(dsm, source, clearness, found.unlike_bits, found.luminance, len(views), parallax_m, grid.gsd_m)
+    return HeightModel(grid, dsm, sigma_m(clues), np.where(measured, count, 0).astype(np.uint8), source, clues)
 
 
-def _fine(
-    views: Sequence[SweepView], grid: CellGrid, bounds: _Bounds, config: DsmConfig
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Surface, margin and count between the bounds; the surface found so far tells who sees what."""
+def _fine(views: Sequence[SweepView], grid: CellGrid, bounds: _Bounds, config: DsmConfig) -> _Found:
+    """Heights between the bounds; the surface found so far tells who sees what."""
     views = _showing(views, grid, bounds.bottom, bounds.top)
     if len(views) < 2:
-        return np.full(grid.shape, np.nan, np.float32), np.zeros(grid.shape, np.float32), np.zeros(grid.shape, np.uint8)
+        return _Found.nothing(grid.shape)
     ranges = HeightRanges.between(grid, config.step_m, bounds.bottom, bounds.top)
     spacing = config.census_spacing * (1 if len(views) >= ENOUGH_VIEWS else 2)
     stack = census_stack(views, [config.upsample] * len(views), spacing)
-    leans = stack.leans()
+    leans = leans_of(views)
 
     horizon = np.full((len(views), grid.rows * grid.cols), -np.inf, np.float32)
     guide = ortho_luminance(views, grid, bounds.surface, horizon)
@@ -112,17 +120,17 @@ def _fine(
     for _ in range(config.visibility_rounds if len(views) > 2 else 0):
         surface = _cleaned(winner.surface, views, leans, config)
         # A roof that grew over the ground beside it would hide that ground for ever: views must confirm what hides.
-        seen, count = agreement(stack, grid, surface, horizon, OCCLUDER_BITS)
-        occluder = np.where(count >= config.occluder_share * seen, surface, np.nan)
+        told = agreement(stack, grid, surface, horizon, OCCLUDER_BITS)
+        occluder = np.where(told.agree >= config.occluder_share * told.seen, surface, np.nan)
         horizon = horizons(occluder, bounds.bottom, grid.gsd_m, leans) - np.float32(config.visibility_tolerance_m)
         guide = ortho_luminance(views, grid, winner.surface, horizon)
         winner = _match(stack, ranges, config, config.visible_pair_share, horizon, guide)
 
     surface = _cleaned(winner.surface, views, leans, config)
     horizon = horizons(surface, bounds.bottom, grid.gsd_m, leans) - np.float32(config.visibility_tolerance_m)
-    _, count = agreement(stack, grid, surface, horizon, config.agree_share * CENSUS_BITS)
-    in_picture, _ = agreement(stack, grid, surface, np.full_like(horizon, -np.inf), 0)
-    return np.where(in_picture >= 2, surface, np.nan), winner.margin_bits, count
+    told = agreement(stack, grid, surface, horizon, config.agree_share * CENSUS_BITS)
+    surface = np.where(told.shown >= 2, surface, np.nan)
+    return _Found(surface, winner.margin_bits, told.agree, told.unlike_bits, guide.reshape(grid.shape))
 
 
 def _showing(views: Sequence[SweepView], grid: CellGrid, bottom_m: np.ndarray, top_m: np.ndarray) -> list[SweepView]:

@@ -14,6 +14,7 @@ from cityweave.cores import in_use, shares, side_by_side
 PATHS = 8
 OWN_SHARE = 0.15  # of what a step costs, the least that counts as the cell's own
 _FAR = 30000
+_NONE = 65535
 
 
 def aggregate(
@@ -45,7 +46,10 @@ def aggregate(
 
 @njit(cache=True, nogil=True)
 def _four_paths(cost, start, low, rows, cols, p1, p2_by_contrast, guide, sweep, total):  # type: ignore[no-untyped-def]
-    """Adds the paths that come from the left and from above (sweep 0), or from the right and from below (1)."""
+    """Adds the paths that come from the left and from above (sweep 0), or from the right and from below (1).
+
+    The inner loops run over slices, each in a function of its own: only so do they become vector instructions.
+    """
     longest_row = np.int64(0)
     longest_cell = np.int64(0)
     for r in range(rows):
@@ -61,60 +65,70 @@ def _four_paths(cost, start, low, rows, cols, p1, p2_by_contrast, guide, sweep, 
         here = r_index & 1
         for c_index in range(cols):
             c = c_index if sweep == 0 else cols - 1 - c_index
+            cell = r * cols + c
+            first, n = start[cell], start[cell + 1] - start[cell]
+            out = first - start[r * cols]
+            own, sums = cost[first : first + n], total[first : first + n]
             for direction in range(4):
                 # 0: beside; 1, 2, 3: the row before, at c - step, c, c + step
                 if direction == 0:
                     nr, nc, buffer = r, c - step, here
                 else:
                     nr, nc, buffer = r - step, c + (direction - 2) * step, 1 - here
-                inside = nr >= 0 and nr < rows and nc >= 0 and nc < cols
-                p2 = p2_by_contrast[0]
-                if inside:
-                    p2 = p2_by_contrast[abs(np.int64(guide[r * cols + c]) - np.int64(guide[nr * cols + nc]))]
+                path = paths[here, direction, out : out + n]
+                neighbour, m = nr * cols + nc, np.int64(0)
+                if nr >= 0 and nr < rows and nc >= 0 and nc < cols:
+                    m = start[neighbour + 1] - start[neighbour]
+                if m == 0:
+                    lowest[here, direction, c] = _begin(own, path, sums)
+                    continue
+                source = start[neighbour] - start[nr * cols]
+                before = paths[buffer, direction, source : source + m]
+                _align(before, np.int64(low[cell]) - np.int64(low[neighbour]), window[: n + 2])
+                floor = lowest[buffer, direction, nc]
+                jump = np.int16(floor + p2_by_contrast[abs(np.int64(guide[cell]) - np.int64(guide[neighbour]))])
                 lowest[here, direction, c] = _extend(
-                    cost, start, low, total, paths[here, direction], paths[buffer, direction],
-                    r * cols, nr * cols, r * cols + c, nr * cols + nc, inside,
-                    lowest[buffer, direction, nc] if inside else 0, window, p1, p2,
-                )  # fmt: skip
+                    own, window[:n], window[1 : n + 1], window[2 : n + 2], jump, np.int16(p1), floor, path, sums
+                )
 
 
 @njit(cache=True, nogil=True)
-def _extend(
-    cost, start, low, total, path, before, row_cell, before_row_cell, cell, neighbour, inside, least, window, p1, p2
-):  # type: ignore[no-untyped-def]
-    """Carry one path one cell further; returns its lowest value."""
-    first = start[cell]
-    n = start[cell + 1] - first
-    out = first - start[row_cell]
+def _begin(own, path, sums):  # type: ignore[no-untyped-def]
+    """Start a path at a cell; returns its lowest value, as `_extend` does."""
     lowest = np.int16(_FAR)
-    m = start[neighbour + 1] - start[neighbour] if inside else 0
-    if m == 0:
-        for d in range(n):
-            value = np.int16(cost[first + d])
-            path[out + d] = value
-            total[first + d] += np.uint16(value)
-            lowest = min(lowest, value)
-        return lowest
-    shift = np.int64(low[cell]) - np.int64(low[neighbour])  # height d here is height d + shift there
-    source = start[neighbour] - start[before_row_cell]
-    end = min(n + 2, m - shift + 1)
-    # window[d + 1] holds the neighbour's value at height d, so it reaches one step beyond either end
-    begin = min(max(0, 1 - shift), n + 2)
-    end = max(begin, end)
-    for d in range(begin):
-        window[d] = _FAR
-    for d in range(begin, end):
-        window[d] = before[source + d - 1 + shift]
-    for d in range(end, n + 2):
-        window[d] = _FAR
-    jump = np.int16(least + p2)
-    one = np.int16(p1)
-    floor = np.int16(least)
-    for d in range(n):
-        value = min(min(window[d + 1], jump), np.int16(min(window[d], window[d + 2]) + one))
-        value = np.int16(value - floor + np.int16(cost[first + d]))
-        path[out + d] = value
-        total[first + d] += np.uint16(value)
+    for d in range(len(own)):
+        value = np.int16(own[d])
+        path[d] = value
+        sums[d] += np.uint16(value)
+        lowest = min(lowest, value)
+    return lowest
+
+
+@njit(cache=True, nogil=True)
+def _align(before, shift, window):  # type: ignore[no-untyped-def]
+    """Fills `window`, which reaches one step beyond a cell's heights at either end, with the neighbour's values there.
+
+    Height d of the cell is height d + `shift` of the neighbour.
+    """
+    n = len(window)
+    begin = min(max(0, 1 - shift), n)
+    end = max(begin, min(n, len(before) - shift + 1))
+    window[:begin] = _FAR
+    window[end:] = _FAR
+    inside, values = window[begin:end], before[begin - 1 + shift : end - 1 + shift]
+    for d in range(len(inside)):
+        inside[d] = values[d]
+
+
+@njit(cache=True, nogil=True)
+def _extend(own, below, same, above, jump, p1, floor, path, sums):  # type: ignore[no-untyped-def]
+    """Carry a path one cell further."""
+    lowest = np.int16(_FAR)
+    for d in range(len(own)):
+        value = np.int16(min(min(same[d], jump), np.int16(min(below[d], above[d]) + p1)))
+        value = np.int16(value - floor + np.int16(own[d]))
+        path[d] = value
+        sums[d] += np.uint16(value)
         lowest = min(lowest, value)
     return lowest
 
@@ -139,14 +153,8 @@ def _winners(total, start, low, brakes, first_cell, end_cell, index, margin):  #
         first, end = start[cell], start[cell + 1]
         if end == first:
             continue
-        best = first
-        for d in range(first + 1, end):
-            if total[d] < total[best]:
-                best = d
-        second = np.int64(65535)
-        for d in range(first, end):
-            if (d < best - 2 or d > best + 2) and np.int64(total[d]) < second:
-                second = np.int64(total[d])
+        best = first + _first_least(total[first:end])
+        second = min(_least(total[first : max(best - 2, first)]), _least(total[min(best + 3, end) : end]))
         offset = 0.0
         if best > first and best < end - 1:
             left = np.float64(np.int64(total[best - 1]) - np.int64(total[best]))
@@ -155,5 +163,22 @@ def _winners(total, start, low, brakes, first_cell, end_cell, index, margin):  #
             if left + right > 0:
                 offset = (left - right) / (2 * max(left, right))
         index[cell] = low[cell] + (best - first) + offset
-        if second < 65535:
-            margin[cell] = second - np.int64(total[best])
+        if second < _NONE:
+            margin[cell] = np.int64(second) - np.int64(total[best])
+
+
+@njit(cache=True, nogil=True)
+def _least(values):  # type: ignore[no-untyped-def]
+    least = np.uint16(_NONE)
+    for k in range(len(values)):
+        least = min(least, values[k])
+    return least
+
+
+@njit(cache=True, nogil=True)
+def _first_least(values):  # type: ignore[no-untyped-def]
+    least = _least(values)
+    for k in range(len(values)):
+        if values[k] == least:
+            return k
+    return 0

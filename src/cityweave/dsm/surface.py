@@ -58,32 +58,64 @@ def _root(parent, i):  # type: ignore[no-untyped-def]
 def _smooth(surface, radius, band, first, end, out):  # type: ignore[no-untyped-def]
     """Rows from `first` to before `end`: median, then mean of the cells within `band` of it, over a square window.
 
-    NaN cells stay NaN and don't count.
+    NaN cells stay NaN and don't count. The window's values are kept in order while it moves along a row.
     """
     rows, cols = surface.shape
-    values = np.empty((2 * radius + 1) ** 2, np.float32)
+    values = np.empty((2 * radius + 1) ** 2, surface.dtype)
     for r in range(first, end):
+        window = surface[max(0, r - radius) : min(rows, r + radius + 1)]
+        n = 0
+        for c in range(min(radius, cols)):
+            n = _put(values, n, window[:, c])
         for c in range(cols):
+            if c + radius < cols:
+                n = _put(values, n, window[:, c + radius])
+            if c > radius:
+                n = _take(values, n, window[:, c - radius - 1])
             if np.isnan(surface[r, c]):
                 continue
-            n = 0
-            for y in range(max(0, r - radius), min(rows, r + radius + 1)):
-                for x in range(max(0, c - radius), min(cols, c + radius + 1)):
-                    value = surface[y, x]
-                    if not np.isnan(value):
-                        k = n
-                        while k > 0 and values[k - 1] > value:
-                            values[k] = values[k - 1]
-                            k -= 1
-                        values[k] = value
-                        n += 1
             middle = values[n // 2]
             total, count = np.float32(0), 0
-            for k in range(n):
-                if abs(values[k] - middle) <= band:
-                    total += values[k]
+            for value in values[:n]:
+                if abs(value - middle) <= band:
+                    total += value
                     count += 1
             out[r, c] = total / count
+
+
+@njit(cache=True, nogil=True)
+def _put(values, n, more):  # type: ignore[no-untyped-def]
+    """Add to the first `n` values, which are in order; returns how many there are then."""
+    for value in more:
+        if not np.isnan(value):
+            k = n
+            while k > 0 and values[k - 1] > value:
+                values[k] = values[k - 1]
+                k -= 1
+            values[k] = value
+            n += 1
+    return n
+
+
+@njit(cache=True, nogil=True)
+def _take(values, n, gone):  # type: ignore[no-untyped-def]
+    for value in gone:
+        if not np.isnan(value):
+            k = 0
+            while values[k] != value:
+                k += 1
+            n -= 1
+            while k < n:
+                values[k] = values[k + 1]
+                k += 1
+    return n
+
+
+def median_around(layer: np.ndarray, size: int) -> np.ndarray:
+    """Median of every cell's square neighbourhood, as far as the layer goes."""
+    out = np.full_like(layer, np.nan if layer.dtype.kind == "f" else 0)
+    side_by_side(lambda rows: _smooth(layer, size // 2, np.float32(0), *rows, out), shares(len(layer)))
+    return out
 
 
 def smooth(surface_m: np.ndarray, radius: int, band_m: float) -> np.ndarray:
@@ -109,21 +141,62 @@ def fill_holes(surface_m: np.ndarray, small_cells: int, step_m: float) -> np.nda
     known = np.where(hole, np.nan, surface_m).astype(np.float32)
     feeds = np.zeros_like(hole)
     patch = np.full(known.shape, np.nan, np.float32)
-    for number, window in enumerate(ndimage.find_objects(labels), start=1):
-        rows, cols = (slice(max(s.start - 2, 0), s.stop + 2) for s in window)
-        inside = labels[rows, cols] == number
-        rim = ndimage.binary_dilation(inside, np.ones((3, 3), bool), iterations=2) & ~hole[rows, cols]
-        heights = known[rows, cols][rim]
-        if heights.size == 0:
-            continue
-        if inside.sum() <= small_cells:
-            patch[rows, cols][inside] = np.median(heights)
-        else:
-            feeds[rows, cols] |= rim & (known[rows, cols] <= np.percentile(heights, 20) + step_m)
+    boxes = [(rows.start, rows.stop, cols.start, cols.stop) for rows, cols in ndimage.find_objects(labels)]
+    _rims(labels, known, np.array(boxes), small_cells, np.float32(step_m), feeds, patch)
     if not feeds.any():
         return np.where(hole, patch, surface_m).astype(np.float32)
     spread = spread_smoothly(known, feeds)
     return np.where(hole, np.where(np.isfinite(patch), patch, spread), surface_m).astype(np.float32)
+
+
+@njit(cache=True, nogil=True)
+def _rims(labels, known, boxes, small_cells, step, feeds, patch):  # type: ignore[no-untyped-def]
+    """Fills `patch` in small holes with the median of what lies within two cells, and marks in `feeds` the low part of
+    the same rim of large ones."""
+    rows, cols = labels.shape
+    at = np.empty(labels.size, np.int64)
+    heights = np.empty(labels.size, np.float32)
+    for index in range(len(boxes)):
+        number = index + 1
+        top, bottom, left, right = boxes[index]
+        inside, n = 0, 0
+        for r in range(max(top - 2, 0), min(bottom + 2, rows)):
+            for c in range(max(left - 2, 0), min(right + 2, cols)):
+                if labels[r, c] == number:
+                    inside += 1
+                elif labels[r, c] == 0 and _beside(labels, number, r, c):
+                    at[n], heights[n] = r * cols + c, known[r, c]
+                    n += 1
+        if n == 0:
+            continue
+        if inside <= small_cells:
+            middle = _quantile(np.sort(heights[:n]), 0.5)
+            for r in range(top, bottom):
+                for c in range(left, right):
+                    if labels[r, c] == number:
+                        patch[r, c] = middle
+        else:
+            limit = _quantile(np.sort(heights[:n]), 0.2) + step
+            for k in range(n):
+                if heights[k] <= limit:
+                    feeds[at[k] // cols, at[k] % cols] = True
+
+
+@njit(cache=True, nogil=True)
+def _quantile(in_order, share):  # type: ignore[no-untyped-def]
+    place = share * (len(in_order) - 1)
+    k = np.int64(place)
+    above = in_order[min(k + 1, len(in_order) - 1)]
+    return in_order[k] + np.float32(place - k) * (above - in_order[k])
+
+
+@njit(cache=True, nogil=True)
+def _beside(labels, number, r, c):  # type: ignore[no-untyped-def]
+    for y in range(max(r - 2, 0), min(r + 3, labels.shape[0])):
+        for x in range(max(c - 2, 0), min(c + 3, labels.shape[1])):
+            if labels[y, x] == number:
+                return True
+    return False
 
 
 def spread_smoothly(values: np.ndarray, known: np.ndarray) -> np.ndarray:

@@ -52,10 +52,12 @@ class CensusStack:
     def views(self) -> int:
         return len(self.offsets)
 
-    def leans(self) -> np.ndarray:
-        """(views, 2): metres east and north that a point of the ray moves per metre up, at the centre."""
-        linear = self.coefficients[:, :, 1:4] / self.scales[:, None, :]
-        return np.stack([-np.linalg.solve(m[:, :2], m[:, 2]) for m in linear])
+
+def leans_of(views: Sequence[SweepView]) -> np.ndarray:
+    """(views, 2): metres east and north that a point of the ray moves per metre up, at the centre."""
+    coefficients, _, scales = zip(*(view.camera.arrays() for view in views), strict=True)
+    linear = np.stack(coefficients)[:, :, 1:4] / np.stack(scales)[:, None, :]
+    return np.stack([-np.linalg.solve(m[:, :2], m[:, 2]) for m in linear])
 
 
 def luminance(bands: np.ndarray) -> np.ndarray:

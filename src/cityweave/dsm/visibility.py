@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numba import njit
 from scipy import ndimage
 
 from cityweave.cores import shares, side_by_side
 from cityweave.dsm.sweep import _along_height, popcount
-from cityweave.dsm.views import CensusStack
+from cityweave.dsm.views import CENSUS_BITS, CensusStack
 from cityweave.grid import CellGrid
 
 BLOCK = 8
@@ -61,30 +63,39 @@ def _horizon(surface, tall, bottom, gsd, east, north):  # type: ignore[no-untype
     return out
 
 
+@dataclass(frozen=True)
+class Agreement:
+    """Per cell at a surface."""
+
+    shown: np.ndarray  # uint8, views in whose picture it lies, hidden or not
+    seen: np.ndarray  # uint8, views that see it
+    agree: np.ndarray  # uint8, views that agree about it
+    unlike_bits: np.ndarray  # float32, mean over the pairs that see it, or what unrelated pixels differ by
+
+
 def agreement(
     stack: CensusStack, grid: CellGrid, surface_m: np.ndarray, horizon_m: np.ndarray, agree_bits: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Per cell at the surface: how many views see it, and how many agree about it (uint8).
-
-    The view that most others match is the reference; whoever differs from it by at most `agree_bits` agrees.
-    """
+) -> Agreement:
+    """The view that most others match is the reference; whoever differs from it by at most `agree_bits` agrees."""
     surface = surface_m.astype(np.float32).ravel()
-    seen, agree = np.zeros(surface.size, np.uint8), np.zeros(surface.size, np.uint8)
+    shown, seen, agree = (np.zeros(surface.size, np.uint8) for _ in range(3))
+    unlike = np.full(surface.size, CENSUS_BITS / 2, np.float32)
 
     def count(cells: tuple[int, int]) -> None:
         _agreement(
             stack.words, stack.offsets, stack.widths, stack.heights, stack.coefficients, stack.centres, stack.scales,
-            grid.x_centres, grid.y_centres, surface, horizon_m, agree_bits, *cells, seen, agree,
+            grid.x_centres, grid.y_centres, surface, horizon_m, agree_bits, *cells,
+            shown, seen, agree, unlike,
         )  # fmt: skip
 
     side_by_side(count, shares(surface.size))
-    return seen.reshape(grid.shape), agree.reshape(grid.shape)
+    return Agreement(*(layer.reshape(grid.shape) for layer in (shown, seen, agree, unlike)))
 
 
 @njit(cache=True, nogil=True)
 def _agreement(  # type: ignore[no-untyped-def]
     words, offsets, widths, heights, coefficients, centres, scales, xs, ys, surface, horizon, agree_bits, first, end,
-    seen, agree,
+    shown, seen, agree, unlike,
 ):  # fmt: skip
     views = len(offsets)
     cols = len(xs)
@@ -98,20 +109,25 @@ def _agreement(  # type: ignore[no-untyped-def]
         _along_height(coefficients, centres, scales, xs[cell % cols], ys[cell // cols], z, 1.0, u, v)
         count = 0
         for i in range(views):
-            if z < horizon[i, cell]:
-                continue
             if u[i, 0] >= 0 and v[i, 0] >= 0 and u[i, 0] < widths[i] and v[i, 0] < heights[i]:
                 w = words[offsets[i] + np.int64(v[i, 0]) * widths[i] + np.int64(u[i, 0])]
                 if w >> np.uint64(63) == 0:
-                    word[count] = w
-                    count += 1
+                    shown[cell] += 1
+                    if z >= horizon[i, cell]:
+                        word[count] = w
+                        count += 1
         seen[cell] = count
-        most = 0
+        most, total = 0, 0
         for i in range(count):
             inside = 0
             for j in range(count):
-                if j != i and popcount(word[i] ^ word[j]) <= agree_bits:
-                    inside += 1
+                if j != i:
+                    bits = popcount(word[i] ^ word[j])
+                    total += np.int64(bits)
+                    if bits <= agree_bits:
+                        inside += 1
             most = max(most, inside)
+        if count > 1:
+            unlike[cell] = np.float32(total) / np.float32(count * (count - 1))
         if most > 0:
             agree[cell] = most + 1

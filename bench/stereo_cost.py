@@ -1,0 +1,131 @@
+"""Time and memory of matching against tile size, number of views and range of heights.
+
+    python bench/stereo_cost.py FOLDER
+
+Makes a synthetic city of 512 m in FOLDER with the twelve views of config/bench/stereo.yaml, cuts it into tiles of
+several sizes, and measures each case in a process of its own, compiled code cached: seconds of matching alone (the
+second of two runs), and the process's peak memory. A range of heights is what the coarse search has to cover.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cityweave import cores
+from cityweave.aoi import Aoi
+from cityweave.dsm.job import local_grid, usable_views
+from cityweave.dsm.reconstruct import reconstruct
+from cityweave.grid import CellGrid
+from cityweave.machine import cpu_kind, usable_cores
+from cityweave.manifest import Manifest, Run
+from cityweave.plan import city_tiles, halos_m
+
+ROOT = Path(__file__).resolve().parent.parent
+SIZE_M = 512
+TILES_M = (64, 128, 256, 512)
+VIEWS = (2, 3, 6, 12)
+RANGES_M = (10, 100, 1000)
+BOUNDS_MB = (400, 2000)
+FIRST = ("v02", "v06", "v04")  # as in the suite: a pair of one pass, then the other date
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    tile_m: int
+    views: int
+    range_m: int | None = None  # None: what the survey found
+    memory_mb: int = 2000
+
+
+def config_of(folder: Path, tile_m: int) -> Path:
+    suite = yaml.safe_load((ROOT / "config" / "bench" / "stereo.yaml").read_text())
+    config: dict[str, Any] = yaml.safe_load(yaml.safe_dump(suite["config"]))
+    west, south = 315392, 4161536
+    config["city"] |= {"name": f"tiles_{tile_m}", "bounds_m": [west, south, west + SIZE_M, south + SIZE_M]}
+    config["synth"]["views"] = suite[".views"]
+    config |= {"seed": 1, "tiles": {"size_m": tile_m}, "workflow": {"results": str(folder)}}
+    file = folder / f"tiles_{tile_m}.yaml"
+    file.write_text(yaml.safe_dump(config, sort_keys=False))
+    return file
+
+
+def prepared(folder: Path, tile_m: int) -> Path:
+    """The run whose south-western tile is ingested."""
+    file = config_of(folder, tile_m)
+    run = folder / f"tiles_{tile_m}"
+    snakemake = str(Path(sys.executable).with_name("snakemake"))
+    tile = f"E{315392}_N{4161536}"
+    target = run / "tiles" / tile / "ingest.json"
+    command = [snakemake, "--cores", "all", "--quiet", "all", "--configfile", str(file), "--", str(target)]
+    subprocess.run(command, cwd=ROOT, check=True)
+    return run
+
+
+def peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measure(run: Run, case: Case) -> dict[str, float]:
+    cores.use(usable_cores())
+    tile = city_tiles(run.config)[0]
+    aoi = Aoi(Manifest.read(run.manifest_path("ingest", tile)).product("aoi"))
+    box = tile.core.grow(halos_m(run.config)["dsm"])
+    low, high = (float(height) - aoi.z0_m for height in aoi.attributes["heights_m"])
+    if case.range_m is not None:
+        middle = (low + high) / 2
+        low, high = middle - case.range_m / 2, middle + case.range_m / 2
+    views, _ = usable_views(run.config, aoi, box, (tile.core.xmin, tile.core.ymin, aoi.z0_m))
+    order = [*FIRST, *sorted(view.name for view in views if view.name not in FIRST)]
+    chosen = sorted(views, key=lambda view: order.index(view.name))[: case.views]
+    grid = CellGrid.covering(box, run.config.dsm.gsd_m)
+    settings = run.config.dsm.model_copy(update={"memory_mb": case.memory_mb})
+    before = peak_mb()
+    seconds = 0.0
+    for _ in range(2):
+        started = time.perf_counter()
+        reconstruct(chosen, local_grid(grid, tile), (low, high), settings)
+        seconds = time.perf_counter() - started
+    cells = grid.rows * grid.cols / 1e6
+    return {"seconds": seconds, "per_mpx": seconds / cells, "peak_mb": peak_mb(), "before_mb": before}
+
+
+def row(folder: Path, case: Case) -> None:
+    command = [sys.executable, __file__, str(folder), json.dumps(dataclasses.asdict(case))]
+    found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    heights = "as found" if case.range_m is None else f"{case.range_m} m"
+    print(
+        f"| {case.tile_m} m | {case.views} | {heights} | {case.memory_mb} MB | {found['seconds']:.2f} | "
+        f"{found['per_mpx']:.2f} | {found['peak_mb']:.0f} | {found['before_mb']:.0f} |",
+        flush=True,
+    )
+
+
+def main() -> None:
+    folder = Path(sys.argv[1]).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    if len(sys.argv) > 2:
+        case = Case(**json.loads(sys.argv[2]))
+        print(json.dumps(measure(Run.open(folder / f"tiles_{case.tile_m}"), case)))
+        return
+    for tile_m in TILES_M:
+        prepared(folder, tile_m)
+    print(f"{usable_cores()} cores of {cpu_kind()}\n")
+    print("| tile | views | heights | dsm.memory_mb | s | s per Mpx | peak MB | of it before matching |")
+    print("|---|---|---|---|---|---|---|---|")
+    cases = [Case(tile_m, views) for tile_m in TILES_M for views in VIEWS]
+    cases += [Case(256, 6, range_m, bound) for bound in BOUNDS_MB for range_m in RANGES_M]
+    for case in cases:
+        row(folder, case)
+
+
+if __name__ == "__main__":
+    main()
