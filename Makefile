@@ -47,7 +47,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"Python 3.11 or newer is needed, {sys.executable} is {v[0]}.{v[1]}; name one with make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python $(if $(WHEELS),--find-links $(WHEELS)) -c constraints.txt -e '.[workflow,dev$(if $(EXTRAS),$(comma)$(EXTRAS))]'
+	@# Compiled to bytecode once, here: where jobs may not write it (containers, PYTHONDONTWRITEBYTECODE), each would anew.
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python $(if $(WHEELS),--find-links $(WHEELS)) -c constraints.txt -e '.[workflow,dev$(if $(EXTRAS),$(comma)$(EXTRAS))]'
 	@touch $@
 
 clean:  ## remove the environment and everything that was computed

@@ -2,7 +2,8 @@
 
 Runs the jobs survey, ingest and dsm of a city by their commands, one after another, each with all tiles as a packed
 job of the workflow, dsm on all cores, and prints wall time and peak memory of each. Imports are in it, the start of
-Snakemake isn't. Runs everything twice; the second counts, since the first fills the cache of compiled code.
+Snakemake isn't. Runs everything twice; the second counts, since the first fills the caches of compiled code,
+Python's own too.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from cityweave.machine import usable_cores
 from cityweave.manifest import write_json
 from cityweave.plan import city_tiles, read_config, run_folder
 
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
 
 def timed(command: list[str]) -> tuple[float, float]:
     started = time.perf_counter()
-    child = os.posix_spawn(command[0], command, dict(os.environ))
+    child = os.posix_spawn(command[0], command, ENVIRONMENT)
     _, status, usage = os.wait4(child, 0)
     if os.waitstatus_to_exitcode(status) != 0:
         sys.exit(f"failed: {' '.join(command)}")

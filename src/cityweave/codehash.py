@@ -48,10 +48,12 @@ def _all_parsed() -> dict[str, _Parsed]:
         state = f"{found.st_mtime_ns} {found.st_size}"
         name = file.relative_to(PACKAGE).as_posix()
         known = remembered.get(name)
-        now[name] = known if known and known[0] == state else [state, *_parsed(file)]
+        if known is None or known[0] != state:
+            known = [state, *_parsed(file)]
+        now[name] = known
     if now != remembered:
         _remember(now)
-    return {name: (entry[1], tuple(entry[2])) for name, entry in now.items()}
+    return {name: (str(digest), tuple(imported)) for name, (_, digest, imported) in now.items()}
 
 
 def _remembered() -> dict[str, list[Any]]:

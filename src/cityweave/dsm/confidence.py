@@ -128,14 +128,15 @@ def sigma_m(clues: Clues) -> np.ndarray:
 
     def fill(first: int) -> None:
         end = min(first + BAND_ROWS, rows)
-        _evaluate(features.of_rows(first, end), *network, out[first:end].reshape(-1))
+        _evaluate(features.of_rows(first, end), network, out[first:end].reshape(-1))
 
     side_by_side(fill, range(0, rows, BAND_ROWS))
     return np.where(clues.source == NONE, np.nan, out).astype(np.float32)
 
 
 @njit(cache=True, nogil=True)
-def _evaluate(features, weight0, bias0, weight1, bias1, weight2, bias2, out):  # type: ignore[no-untyped-def]
+def _evaluate(features, network, out):  # type: ignore[no-untyped-def]
+    weight0, bias0, weight1, bias1, weight2, bias2 = network
     first, second = np.empty(len(bias0), np.float32), np.empty(len(bias1), np.float32)
     for cell in range(len(features)):
         _layer(features[cell], weight0, bias0, first)

@@ -8,6 +8,8 @@ from scipy import ndimage
 
 from cityweave.cores import shares, side_by_side
 
+STRIP = 256  # cells worked on at once; what is held of them stays in the nearest cache
+
 
 def drop_small_components(surface_m: np.ndarray, jump_m: float, min_cells: int) -> np.ndarray:
     """A copy in which patches of under `min_cells` cells, cut off by jumps above `jump_m`, are NaN."""
@@ -112,10 +114,45 @@ def _take(values, n, gone):  # type: ignore[no-untyped-def]
 
 
 def median_around(layer: np.ndarray, size: int) -> np.ndarray:
-    """Median of every cell's square neighbourhood, as far as the layer goes."""
-    out = np.full_like(layer, np.nan if layer.dtype.kind == "f" else 0)
-    side_by_side(lambda rows: _smooth(layer, size // 2, np.float32(0), *rows, out), shares(len(layer)))
+    """Median of every cell's square neighbourhood; beyond the border the layer goes on as it ends. No NaN."""
+    out = np.empty_like(layer)
+    padded = np.pad(layer, size // 2, mode="edge")
+    side_by_side(lambda rows: _medians(padded, size, *rows, out), shares(len(layer)))
     return out
+
+
+@njit(cache=True, nogil=True)
+def _medians(padded, size, first, end, out):  # type: ignore[no-untyped-def]
+    """Whole strips of cells at once: of half the values and two the least and the largest can't be the median, so they
+    give way to the next one, until three are left."""
+    values, cols = size * size, out.shape[1]
+    held = np.empty((values // 2 + 2, STRIP), padded.dtype)
+    for r in range(first, end):
+        for left in range(0, cols, STRIP):
+            width = min(STRIP, cols - left)
+            count = len(held)
+            for k in range(values):
+                slot = min(k, len(held) - 1)
+                if k >= len(held):
+                    for other in range(1, count):
+                        _order(held[0, :width], held[other, :width])
+                    for other in range(1, count - 1):
+                        _order(held[other, :width], held[count - 1, :width])
+                    slot, count = 0, count - 1
+                shift = left + k % size
+                held[slot, :width] = padded[r + k // size, shift : shift + width]
+            for other in range(1, count):
+                _order(held[0, :width], held[other, :width])
+            _order(held[1, :width], held[2, :width])
+            out[r, left : left + width] = held[1, :width]
+
+
+@njit(cache=True, nogil=True)
+def _order(low, high):  # type: ignore[no-untyped-def]
+    for c in range(len(low)):
+        a, b = low[c], high[c]
+        low[c] = a if a < b else b
+        high[c] = b if a < b else a
 
 
 def smooth(surface_m: np.ndarray, radius: int, band_m: float) -> np.ndarray:

@@ -117,7 +117,7 @@ def _agreement(  # type: ignore[no-untyped-def]
                         word[count] = w
                         count += 1
         seen[cell] = count
-        most, total = 0, 0
+        most, total = 0, np.int64(0)
         for i in range(count):
             inside = 0
             for j in range(count):
