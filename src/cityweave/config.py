@@ -171,7 +171,7 @@ class DsmConfig(Section):
     coarse_gsd_m: float = Field(1.0, gt=0, description="cell size of the sweep that finds where to search")
     coarse_step_m: float = Field(1.0, gt=0, description="height step of that sweep")
     range_reach_m: float = Field(2.0, ge=0, description="how far around a cell coarse heights widen its search")
-    range_margin_m: float = Field(6.0, gt=0, description="search above and below those heights")
+    range_margin_m: float = Field(4.0, gt=0, description="search above and below those heights")
     upsample: int = Field(4, ge=1, le=8, description="samples per pixel and axis before census")
     census_spacing: int = Field(
         2, ge=1, le=16, description="samples between neighbours of the 9 x 7 census window; twice that below 4 views"
