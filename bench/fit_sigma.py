@@ -32,7 +32,7 @@ from cityweave.plan import city_tiles, halos_m
 
 ROOT = Path(__file__).resolve().parent.parent
 FILE = ROOT / "src" / "cityweave" / "dsm" / WEIGHTS
-SEEDS = {"fit": (11, 12, 13, 14, 15, 16, 17), "check": (24, 25, 26, 27)}
+SEEDS = {"fit": (11, 12, 13, 14, 15, 16, 17), "check": (21, 22, 23, 24, 25)}
 VIEWS = {
     "two": ("v02", "v06"),
     "two_others": ("v01", "v06"),

@@ -187,7 +187,7 @@ def _share(model: np.ndarray, where: np.ndarray) -> float:
 
 def _where_they_agree(model: np.ndarray, references: dict[str, np.ndarray], matches: dict[str, Match]) -> None:
     (first, a), (second, b) = references.items()
-    between = compared(a, b)
+    between = compared(a, b, SHIFTS)
     agree = np.abs(np.roll(a, between.shift, (0, 1)) - b - between.median_m) < 1
     moved = np.roll(model, matches[second].shift, (0, 1)) - matches[second].median_m
     difference = (moved - b)[agree & np.isfinite(moved)]

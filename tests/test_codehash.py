@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,18 +25,22 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def fresh_hash() -> str:
-    """As a new process finds it."""
+def forget() -> None:
     codehash.stage_hash.cache_clear()
     codehash._all_parsed.cache_clear()
+
+
+def fresh_hash() -> str:
+    """As a new process finds it."""
+    forget()
     return codehash.stage_hash("stage")
 
 
 @pytest.fixture(autouse=True)
-def forget() -> object:
+def on_its_own() -> Iterator[None]:
+    forget()
     yield
-    codehash.stage_hash.cache_clear()
-    codehash._all_parsed.cache_clear()
+    forget()
 
 
 def test_closure_holds_what_a_stage_imports(package: Path) -> None:

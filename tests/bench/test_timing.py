@@ -76,6 +76,6 @@ def test_the_floor_of_the_matching_by_hand(city_values: dict) -> None:
     config = load_config(values | {"geometry": {"pitch_m": 0.5}})
     floor = physical_floor("dsm", config, RATES)
     ground_m2 = (256 + 2 * 26) ** 2
-    entries = ground_m2 * (260 / 1.0 + 3 * (12 + 10) / 0.5 / 0.25)
+    entries = ground_m2 * (260 / 1.0 + 3 * (8 + 10) / 0.5 / 0.25)
     assert floor["operations"]["popcount_gop_s"] == pytest.approx(21 * entries)
     assert floor["operations"]["int16_gop_s"] == pytest.approx(40 * entries)

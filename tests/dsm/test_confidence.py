@@ -67,7 +67,7 @@ def test_bands_and_cores_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None
     rough.dsm[:] = draw.normal(0, 3, SHAPE)
     rough.clearness.margin_bits[:] = draw.uniform(0, 9, SHAPE)
     whole = sigma_m(rough)
-    monkeypatch.setattr(confidence, "BAND_ROWS", 7)
+    monkeypatch.setattr(confidence, "BAND_CELLS", 7 * SHAPE[1] + 3)
     monkeypatch.setattr(cores, "_used", 3)
     assert np.array_equal(sigma_m(rough), whole)
 

@@ -11,7 +11,8 @@ from cityweave.bench.tables import as_markdown, plots
 _HEAD = """# Benchmarks
 
 Made by `cityweave bench docs` from the records under `bench/records/`, each with its configuration, commit, versions,
-machine, checksums and costs. [reproduce.md](reproduce.md) says how to make every table again. Don't edit this page."""
+machine, checksums and costs, and from tables beside them that scripts in `bench/` print. [reproduce.md](reproduce.md)
+says how to make every table again. Don't edit this page."""
 
 
 def docs_files(records: Path, page: Path) -> dict[Path, str]:
@@ -19,13 +20,15 @@ def docs_files(records: Path, page: Path) -> dict[Path, str]:
     files: dict[Path, str] = {}
     parts = [_HEAD]
     plots_folder = page.parent / page.stem
-    for folder in sorted(path for path in records.iterdir() if path.is_dir()):
-        if folder.name == "gpu":
-            parts.append(gpu_markdown(folder))
-            continue
-        suite = read_records([folder])
-        parts.append(f"## {folder.name}\n\n{as_markdown(suite, f'{page.stem}/').strip()}")
-        files |= {plots_folder / name: text for name, text in plots(suite).items()}
+    for entry in sorted(records.iterdir()):
+        if entry.suffix == ".md":
+            parts.append(entry.read_text(encoding="utf-8").strip())
+        elif entry.name == "gpu":
+            parts.append(gpu_markdown(entry))
+        elif entry.is_dir():
+            suite = read_records([entry])
+            parts.append(f"## {entry.name}\n\n{as_markdown(suite, f'{page.stem}/').strip()}")
+            files |= {plots_folder / name: text for name, text in plots(suite).items()}
     files[page] = "\n\n".join(parts) + "\n"
     return files
 

@@ -26,7 +26,7 @@ ENOUGH_VIEWS = 4  # below this, single matches are noisy
 UNCONFIRMED_TIMES = 3.0
 LEAST_MARGIN_BITS = 0.5
 RELIEF_CELLS = (3, 5, 9, 15)
-BAND_ROWS = 128  # looked at together
+BAND_CELLS = 1 << 16  # looked at together
 WEIGHTS = "sigma.safetensors"
 
 
@@ -126,11 +126,13 @@ def sigma_m(clues: Clues) -> np.ndarray:
     rows, cols = clues.dsm.shape
     out = np.empty((rows, cols), np.float32)
 
+    band = max(BAND_CELLS // cols, 1)
+
     def fill(first: int) -> None:
-        end = min(first + BAND_ROWS, rows)
+        end = min(first + band, rows)
         _evaluate(features.of_rows(first, end), network, out[first:end].reshape(-1))
 
-    side_by_side(fill, range(0, rows, BAND_ROWS))
+    side_by_side(fill, range(0, rows, band))
     return np.where(clues.source == NONE, np.nan, out).astype(np.float32)
 
 
