@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cityweave.dsm.sweep import COST_PER_BIT, NEUTRAL_COST, HeightRanges, popcount_of, sweep_costs
-from cityweave.dsm.views import census_stack
+from cityweave.dsm.sweep import COST_PER_BIT, HeightRanges, popcount_of, sweep_costs
+from cityweave.dsm.views import CENSUS_BITS, census_stack
 from cityweave.grid import Box, CellGrid
 from tests.dsm.conftest import Town
 
@@ -52,8 +52,11 @@ def test_without_two_views_the_cost_is_neutral(small_town: Town, patch: tuple[Ce
     stack = census_stack(small_town.views, [2] * 6, 1)
     horizon = np.full((6, truth.size), 1e6, np.float32)
     horizon[0] = -1e6
-    assert (sweep_costs(stack, ranges, 0.5, horizon) == NEUTRAL_COST).all()
-    assert (sweep_costs(census_stack(small_town.views[:1], [2], 1), ranges, 0.5) == NEUTRAL_COST).all()
+    assert (sweep_costs(stack, ranges, 0.5, horizon) == COST_PER_BIT * CENSUS_BITS // 2).all()
+    assert (sweep_costs(stack, ranges, 0.5, horizon, unseen_bits=13) == COST_PER_BIT * 13).all()
+    assert (
+        sweep_costs(census_stack(small_town.views[:1], [2], 1), ranges, 0.5) == COST_PER_BIT * CENSUS_BITS // 2
+    ).all()
 
 
 def test_views_in_another_order_cost_the_same(small_town: Town, patch: tuple[CellGrid, np.ndarray]) -> None:

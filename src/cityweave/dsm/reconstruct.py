@@ -15,11 +15,12 @@ from cityweave.dsm.sgm import aggregate, winners
 from cityweave.dsm.surface import drop_small_components, fill_holes, median_around, smooth, without_islands
 from cityweave.dsm.sweep import COST_PER_BIT, HeightRanges, sweep_costs
 from cityweave.dsm.views import CENSUS_BITS, CensusStack, SweepView, census_stack, leans_of, ortho_luminance
-from cityweave.dsm.visibility import agreement, horizons
+from cityweave.dsm.visibility import Agreement, agreement, horizons
 from cityweave.grid import CellGrid
 
 COST_UNIT = CENSUS_BITS * COST_PER_BIT
 COARSE_PATCH_CELLS, COARSE_MARGIN_BITS = 20, 3.0  # what the coarse sweep finds counts from either of them on
+UNSEEN_TIMES = 1.5
 OCCLUDER_BITS = 0.3 * CENSUS_BITS  # unlike bits up to which a view confirms what is to hide other cells
 
 
@@ -124,13 +125,20 @@ def _fine(views: Sequence[SweepView], grid: CellGrid, bounds: _Bounds, config: D
         occluder = np.where(told.agree >= config.occluder_share * told.seen, surface, np.nan)
         horizon = horizons(occluder, bounds.bottom, grid.gsd_m, leans) - np.float32(config.visibility_tolerance_m)
         guide = ortho_luminance(views, grid, winner.surface, horizon)
-        winner = _match(stack, ranges, config, config.visible_pair_share, horizon, guide)
+        winner = _match(stack, ranges, config, config.visible_pair_share, horizon, guide, _unseen_bits(told))
 
     surface = _cleaned(winner.surface, views, leans, config)
     horizon = horizons(surface, bounds.bottom, grid.gsd_m, leans) - np.float32(config.visibility_tolerance_m)
     told = agreement(stack, grid, surface, horizon, config.agree_share * CENSUS_BITS)
     surface = np.where(told.shown >= 2, surface, np.nan)
     return _Found(surface, winner.margin_bits, told.agree, told.unlike_bits, guide.reshape(grid.shape))
+
+
+def _unseen_bits(told: Agreement) -> float:
+    """What a height costs that views would have to look through a roof for, little more than a match. If it cost as
+    much as unrelated pixels, the roof would win that ground: among many pairs some are alike by chance."""
+    alike = told.unlike_bits[told.agree >= 2]
+    return min(UNSEEN_TIMES * float(np.median(alike)) if alike.size else CENSUS_BITS / 2, CENSUS_BITS / 2)
 
 
 def _showing(views: Sequence[SweepView], grid: CellGrid, bottom_m: np.ndarray, top_m: np.ndarray) -> list[SweepView]:
@@ -185,9 +193,10 @@ def _match(
     share: float,
     horizon: np.ndarray | None,
     guide: np.ndarray | None,
+    unseen_bits: float = CENSUS_BITS / 2,
 ) -> _Winner:
     """One sweep and its regularised winner. Without a `guide` it is the coarse sweep."""
-    cost = sweep_costs(stack, ranges, share, horizon)
+    cost = sweep_costs(stack, ranges, share, horizon, unseen_bits)
     grid = ranges.grid
     quieter = np.sqrt(2 / max(stack.views, 2))  # the mean over more pairs is less noisy: jumps need less of a brake
     # With two or three views both picture and match are noisy: weak edges mean little, jumps need a stronger brake.

@@ -16,7 +16,6 @@ from cityweave.grid import CellGrid
 COST_PER_BIT = 4  # costs are uint8: the mean number of unlike bits, times this
 BATCH = 256  # entries whose words are compared at once; all of it stays in the nearest cache
 NO_PAIR = 255
-NEUTRAL_COST = CENSUS_BITS * COST_PER_BIT // 2  # what unrelated pixels cost
 
 
 @intrinsic
@@ -59,12 +58,17 @@ class HeightRanges:
 
 
 def sweep_costs(
-    stack: CensusStack, ranges: HeightRanges, share: float, horizon_m: np.ndarray | None = None
+    stack: CensusStack,
+    ranges: HeightRanges,
+    share: float,
+    horizon_m: np.ndarray | None = None,
+    unseen_bits: float = CENSUS_BITS / 2,
 ) -> np.ndarray:
     """uint8 cost of every (cell, height) of `ranges`.
 
     Among the views that may see the point, the best `share` of all pairs counts: occluded views and moving things spoil
-    some pairs, never all. With `horizon_m` (views, cells), a view takes part only above its horizon.
+    some pairs, never all. With `horizon_m` (views, cells), a view takes part only above its horizon. A height that
+    fewer than two views see costs `unseen_bits`, by default what unrelated pixels differ by.
     """
     grid = ranges.grid
     if horizon_m is None:
@@ -74,7 +78,8 @@ def sweep_costs(
     def fill(cells: tuple[int, int]) -> None:
         _costs(
             stack.words, stack.offsets, stack.widths, stack.heights, stack.coefficients, stack.centres, stack.scales,
-            grid.x_centres, grid.y_centres, ranges.low, ranges.start, ranges.step_m, share, horizon_m, *cells, out,
+            grid.x_centres, grid.y_centres, ranges.low, ranges.start, ranges.step_m, share, horizon_m,
+            round(unseen_bits * COST_PER_BIT), *cells, out,
         )  # fmt: skip
 
     side_by_side(fill, shares(len(ranges.low)))
@@ -103,7 +108,7 @@ def _along_height(coefficients, centres, scales, x, y, z, step, u, v):  # type: 
 @njit(cache=True, nogil=True)
 def _costs(  # type: ignore[no-untyped-def]
     words, offsets, widths, heights, coefficients, centres, scales, xs, ys, low, start, step, share, horizon,
-    first, end, out,
+    unseen, first, end, out,
 ):  # fmt: skip
     """Costs of the cells from `first` to before `end`.
 
@@ -124,7 +129,7 @@ def _costs(  # type: ignore[no-untyped-def]
         _along_height(coefficients, centres, scales, xs[cell % cols], ys[cell // cols], z, step, u, v)
         while entry < start[cell + 1]:
             if filled == BATCH:
-                _batch_costs(seen, filled, best, kept, out[done : done + filled])
+                _batch_costs(seen, filled, best, kept, unseen, out[done : done + filled])
                 done += filled
                 filled = 0
             n = min(start[cell + 1] - entry, BATCH - filled)
@@ -136,7 +141,7 @@ def _costs(  # type: ignore[no-untyped-def]
             z += n * step
             filled += n
             entry += n
-    _batch_costs(seen, filled, best, kept, out[done : done + filled])
+    _batch_costs(seen, filled, best, kept, unseen, out[done : done + filled])
 
 
 @njit(cache=True, nogil=True)
@@ -159,7 +164,7 @@ def _gather(words, offset, width, height, u, v, z, step, above, out):  # type: i
 
 
 @njit(cache=True, nogil=True)
-def _batch_costs(seen, n, best, kept, out):  # type: ignore[no-untyped-def]
+def _batch_costs(seen, n, best, kept, unseen, out):  # type: ignore[no-untyped-def]
     """Mean unlike bits of the best pairs of every entry: each pair is pushed through a sorted list of the best."""
     best[:] = NO_PAIR
     pair = np.empty(BATCH, np.uint8)
@@ -183,4 +188,4 @@ def _batch_costs(seen, n, best, kept, out):  # type: ignore[no-untyped-def]
                 total[e] += best[k, e]
     for e in range(n):
         keep = kept[count[e]]
-        out[e] = NEUTRAL_COST if keep == 0 else (total[e] * COST_PER_BIT + keep // 2) // keep
+        out[e] = unseen if keep == 0 else (total[e] * COST_PER_BIT + keep // 2) // keep
