@@ -56,6 +56,15 @@ def test_code_counts_and_words_do_not(package: Path) -> None:
     assert fresh_hash() != before
 
 
+def test_weights_beside_the_code_count(package: Path) -> None:
+    before = fresh_hash()
+    (package / "stage" / "net.safetensors").write_bytes(b"weights")
+    with_weights = fresh_hash()
+    assert with_weights != before
+    (package / "stage" / "net.safetensors").write_bytes(b"others")
+    assert fresh_hash() not in (before, with_weights)
+
+
 def test_an_unchanged_file_is_not_parsed_again(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = fresh_hash()
     parsed = []

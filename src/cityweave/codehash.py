@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).parent
+_DATA = (".json", ".safetensors")  # weights and tables beside the code count as code
 _REMEMBERED = PACKAGE / "__pycache__" / f"codehash.{sys.implementation.cache_tag}.json"
 
 
@@ -115,7 +116,13 @@ _NOT_COUNTED = {
 @cache
 def stage_hash(stage: str) -> str:
     digest = hashlib.sha256()
-    for name in closure(stage):
+    files = closure(stage)
+    for name in files:
         if name not in _NOT_COUNTED:
             digest.update(f"{name} {_all_parsed()[name][0]}\n".encode())
+    for folder in sorted({PACKAGE / Path(name).parent for name in files}):
+        for file in sorted(folder.iterdir()):
+            if file.suffix in _DATA:
+                content = hashlib.sha256(file.read_bytes()).hexdigest()
+                digest.update(f"{file.relative_to(PACKAGE).as_posix()} {content}\n".encode())
     return digest.hexdigest()[:16]
