@@ -1,7 +1,8 @@
 """Trains the network of sigma that `cityweave.dsm.confidence` reads, on synthetic cities, and checks it on others.
 
     python bench/fit_sigma.py fit FOLDER          # makes the cities in FOLDER, measures their heights, trains
-    python bench/fit_sigma.py check FOLDER        # coverage of sigma on cities of other seeds
+    python bench/fit_sigma.py check FOLDER        # coverage of sigma on the cities that settings were chosen on
+    python bench/fit_sigma.py unseen FOLDER       # and on those that nothing was chosen on
 
 The cities are those of config/bench/stereo.yaml with seeds that no suite uses, each from seven sets of views. The loss
 is that of two quantiles of one sigma: 68.27 % of the errors within it, 95.45 % within twice as much. Needs torch.
@@ -32,7 +33,7 @@ from cityweave.plan import city_tiles, halos_m
 
 ROOT = Path(__file__).resolve().parent.parent
 FILE = ROOT / "src" / "cityweave" / "dsm" / WEIGHTS
-SEEDS = {"fit": (11, 12, 13, 14, 15, 16, 17), "check": (21, 22, 23, 24, 25)}
+SEEDS = {"fit": (11, 12, 13, 14, 15, 16, 17), "check": (21, 22, 23, 24, 25), "unseen": (31, 32, 33, 34, 35, 36)}
 VIEWS = {
     "two": ("v02", "v06"),
     "two_others": ("v01", "v06"),
@@ -140,10 +141,10 @@ def write(features: torch.Tensor, error: torch.Tensor) -> None:
     print(FILE)
 
 
-def check(folder: Path) -> None:
+def check(folder: Path, seeds: tuple[int, ...]) -> None:
     for name in VIEWS:
         confidence, single = Confidence(), []
-        for seed in SEEDS["check"]:
+        for seed in seeds:
             cells = cells_of(made(folder, seed, name))
             confidence.add(cells.error, cells.sigma)
             alone = Confidence()
@@ -161,4 +162,8 @@ def gap(confidence: Confidence) -> float:
 
 
 if __name__ == "__main__":
-    {"fit": fit, "check": check}[sys.argv[1]](Path(sys.argv[2]))
+    what, where = sys.argv[1], Path(sys.argv[2])
+    if what == "fit":
+        fit(where)
+    else:
+        check(where, SEEDS[what])

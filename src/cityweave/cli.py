@@ -170,10 +170,12 @@ def _pack(run: Run, command: str, units: Sequence[tuple[Tile, int | None]]) -> I
 
 
 def _check(arguments: argparse.Namespace) -> None:
+    from cityweave.geometry.solvers import require_solver
     from cityweave.ingest.preflight import check_sources
     from cityweave.plan import halos_m, read_config
 
     config = read_config(arguments.config)
+    require_solver(config.geometry)
     check_sources(config)
     halos = ", ".join(f"{stage} {metres:.0f} m" for stage, metres in halos_m(config).items())
     print(f"{config.city.name}: {len(city_tiles(config))} tiles of {config.tiles.size_m} m; halos: {halos}")

@@ -210,8 +210,31 @@ class DsmConfig(Section):
     ground_step_m: float = Field(1.0, gt=0, description="what rises less above the ground around belongs to it")
 
 
+class PublishedConfig(Section):
+    """The published fit, as stated in the paper; read by the solvers flexicubes and full_sdf."""
+
+    steps: int = Field(2000, gt=0, description="of Adam, for each division")
+    lr: float = Field(0.01, gt=0, description="in the paper's coordinates, where a division spans -1 to 1")
+    unit_m: float | None = Field(None, gt=0, description="metres to one of those units; default: half a division")
+    data: Literal["height", "chamfer"] = Field(
+        "height", description="what draws the surface: the height map, or distances to points both ways"
+    )
+    laplacian: float = Field(0.5, ge=0, description="weight of the mesh's Laplacian")
+    normal_tv: float = Field(0.01, ge=0, description="weight of changes of the rendered normals")
+    regulariser: float = Field(0.1, ge=0, description="weight of what keeps FlexiCubes' cells regular")
+
+
+Solver = Literal["direct", "flexicubes", "full_sdf", "marching_cubes", "grid"]
+
+
 class GeometryConfig(Section):
-    solver: Literal["direct"] = Field("direct", description="how node heights are fitted")
+    solver: Solver = Field(
+        "direct",
+        description=(
+            "direct closes the city without seams; the others are for comparison and leave it open: flexicubes the "
+            "published method, full_sdf the same without monotony in z, marching_cubes and grid of the heights as is"
+        ),
+    )
     reading: Literal["nodes", "centred"] = Field(
         "nodes", description="neighbours of a point of the field: lattice nodes (sharp walls), or offsets about it"
     )
@@ -221,15 +244,23 @@ class GeometryConfig(Section):
     blend_m: float = Field(8.0, gt=0, description="width over which neighbouring divisions are blended")
     steps: int = Field(60, gt=0, description="most steps of the optimiser")
     lr_m: float = Field(0.4, gt=0, description="largest step of a node's height")
-    tv: float = Field(0.6, ge=0, description="weight of height differences between nodes, in pixels per metre")
+    tv: float = Field(0.1, ge=0, description="weight of height differences between nodes, in pixels per metre")
     laplacian: float = Field(0.02, ge=0, description="weight of the squared Laplacian, in pixels per metre")
     normal_tv: float = Field(0.5, ge=0, description="weight of changes of the normal, in pixels x metres")
     cell_m: float | None = Field(None, gt=0, description="vertex spacing before simplification; default: pitch_m")
+    published: PublishedConfig = PublishedConfig()
+    triangles_per_m2: float | None = Field(
+        None, gt=0, description="what solvers other than direct simplify to; default: their meshes stay as they are"
+    )
     wall_jump_m: float = Field(1.5, gt=0, description="a smaller step between two points is a slope, not a wall")
     wall_slope_deg: float = Field(65.0, gt=45, lt=90, description="steeper than any roof")
     level_errors_m: tuple[float, ...] = Field(
         (0.15, 0.6), min_length=1, max_length=4, description="largest error of each level of detail, finest first"
     )
+
+    @property
+    def resolution_m(self) -> float:
+        return self.cell_m or self.pitch_m
 
     @property
     def ramp_nodes(self) -> int:
@@ -238,9 +269,14 @@ class GeometryConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> GeometryConfig:
-        cell = self.cell_m or self.pitch_m
-        if cell not in (self.pitch_m, self.pitch_m / 2):
-            raise ValueError(f"cell_m is {cell:g}; accepted: pitch_m ({self.pitch_m:g}) or half of it")
+        accepted = {"pitch_m": self.pitch_m, "half of it": self.pitch_m / 2}
+        if self.solver != "direct":
+            accepted["twice it"] = 2 * self.pitch_m
+        if self.resolution_m not in accepted.values():
+            values = ", ".join(f"{name} ({value:g})" for name, value in accepted.items())
+            raise ValueError(f"cell_m is {self.resolution_m:g}; accepted with solver {self.solver}: {values}")
+        if self.triangles_per_m2 is not None and self.solver == "direct":
+            raise ValueError("triangles_per_m2 is for other solvers; direct simplifies by level_errors_m")
         if self.blend_m < 8 * self.pitch_m:
             raise ValueError(f"blend_m is {self.blend_m:g}; at least 8 pitches ({8 * self.pitch_m:g} m) are needed")
         if list(self.level_errors_m) != sorted(self.level_errors_m) or self.level_errors_m[0] < 0:

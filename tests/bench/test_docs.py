@@ -8,6 +8,7 @@ import pytest
 
 from cityweave.bench.docs import docs_files
 from cityweave.bench.growth import exponent
+from cityweave.bench.record import figure
 from cityweave.bench.tables import as_csv, as_markdown, plots, with_spread
 
 from .conftest import stage
@@ -77,3 +78,9 @@ def test_what_grows_faster_than_linearly_is_named(make) -> None:
 def test_plots_are_well_formed(make) -> None:
     for text in (plots([make()]) | plots(growing(make, 1.0))).values():
         assert ElementTree.fromstring(text).tag.endswith("svg")
+
+
+def test_a_figure_is_found_by_names_that_hold_dots() -> None:
+    metrics = {"mesh": {"f1": {"0.5": 0.7, "1": 0.9}}}
+    assert figure(metrics, "mesh.f1.0.5") == 0.7 and figure(metrics, "mesh.f1.1") == 0.9
+    assert figure(metrics, "mesh.f1.2") is None and figure(metrics, "mesh.f1") is None and figure(None, "mesh") is None

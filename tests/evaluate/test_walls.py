@@ -39,26 +39,33 @@ def vertical_plane(x: float, count: int = 2000) -> tuple[np.ndarray, np.ndarray]
     return points, np.tile([1.0, 0.0, 0.0], (count, 1))
 
 
-def test_a_wall_near_a_true_one_is_no_riser() -> None:
+def shares_of(points: np.ndarray, normals: np.ndarray) -> WallShares:
     walls = drop_points(block_top(), CENTRES, CENTRES[::-1])
     shares = WallShares()
-    shares.add(*vertical_plane(30.6), walls)
+    shares.add(points, normals, walls, walls)
+    return shares
+
+
+def test_a_wall_near_a_true_one_is_no_riser() -> None:
+    shares = shares_of(*vertical_plane(30.6))
     assert shares.vertical_wall_share == 1.0 and shares.riser_share == 0.0
 
 
 def test_a_wall_where_the_truth_has_none_is_a_riser() -> None:
-    walls = drop_points(block_top(), CENTRES, CENTRES[::-1])
-    shares = WallShares()
-    shares.add(*vertical_plane(33.0), walls)
+    shares = shares_of(*vertical_plane(33.0))
     assert shares.vertical_wall_share is None and shares.riser_share == 1.0
 
 
-@pytest.mark.parametrize(("lean_deg", "expected"), [(4.0, 1.0), (6.0, 0.0)])
-def test_five_degrees_are_the_limit(lean_deg: float, expected: float) -> None:
+def leaning(lean_deg: float) -> WallShares:
     points, normals = vertical_plane(30.0)
     a = np.radians(lean_deg)
-    shares = WallShares()
-    shares.add(
-        points, normals * np.cos(a) + np.array([0, 0, 1]) * np.sin(a), drop_points(block_top(), CENTRES, CENTRES[::-1])
-    )
-    assert shares.vertical_wall_share == expected
+    return shares_of(points, normals * np.cos(a) + np.array([0, 0, 1]) * np.sin(a))
+
+
+@pytest.mark.parametrize(("lean_deg", "expected"), [(4.0, 1.0), (6.0, 0.0), (44.0, 0.0)])
+def test_five_degrees_are_the_limit(lean_deg: float, expected: float) -> None:
+    assert leaning(lean_deg).vertical_wall_share == expected
+
+
+def test_flat_ground_and_roofs_beside_a_wall_are_no_wall() -> None:
+    assert leaning(46.0).vertical_wall_share is None and leaning(90.0).vertical_wall_share is None

@@ -56,7 +56,7 @@ def test_same_input_same_bytes_and_early_stop():
 
 def test_weights_fall_with_uncertainty_and_vanish_without_data():
     target = np.array([[1.0, 2.0], [3.0, np.nan]], np.float32)
-    sigma = np.array([[0.2, 1.0], [np.nan, 0.2]], np.float32)
+    sigma = np.array([[0.2, 4.0], [np.nan, 0.2]], np.float32)
     weight = pixel_weights(sigma, np.array([[False, False], [True, False]]), target)
     assert weight.tolist() == [[1.0, 0.5], [0.25, 0.0]]
 

@@ -9,8 +9,8 @@ import pytest
 import zarr
 
 from cityweave.config import GeometryConfig
-from cityweave.errors import DataError, Quarantine
-from cityweave.geometry import job
+from cityweave.errors import DataError, MissingCapability, Quarantine
+from cityweave.geometry import job, solvers
 from cityweave.grid import DIVISIONS, CellGrid
 from cityweave.manifest import Manifest, Run, run_job
 from cityweave.mesh import load_levels
@@ -85,13 +85,53 @@ def test_a_height_model_of_another_size_is_refused(run):
     del zarr.open_group(dsm)["sigma"]
     zarr.open_group(dsm)["sigma"] = np.zeros((3, 3), np.float32)
     with pytest.raises(DataError, match="sigma has"):
-        job.fit_division(run.config, tile, 0, dsm)
+        job.read_heights(run.config, tile, 0, dsm)
+
+
+@pytest.mark.parametrize("solver", ["grid", "marching_cubes", "flexicubes", "full_sdf"])
+def test_other_solvers_make_an_open_mesh_of_the_tile(solver, tmp_path, city_values):
+    if solver in ("flexicubes", "full_sdf"):
+        pytest.importorskip("torch")
+    city_values["city"] |= {"bounds_m": [X0, Y0, X0 + SIZE_M, Y0 + SIZE_M], "heights_m": [-5.0, 150.0]}
+    city_values["tiles"] = {"size_m": SIZE_M}
+    city_values["geometry"] = {"solver": solver, "cell_m": 2.0, "published": {"steps": 2}}
+    (tmp_path / "config.json").write_text(json.dumps(city_values))
+    run = Run.open(tmp_path)
+    write_heights(run)
+    (manifest,) = run_all(run).values()
+    fine, coarse = load_levels(manifest.product("mesh"))
+    assert len(fine.faces) == len(coarse.faces) > SIZE_M * SIZE_M / 4  # nothing asked to simplify
+    xyz, plan = fine.xyz(), fine.xyz()[fine.faces]
+    area = np.cross(plan[:, 1] - plan[:, 0], plan[:, 2] - plan[:, 0])[:, 2].sum() / 2
+    assert area == pytest.approx(SIZE_M**2, rel=0.01)
+    assert xyz[:, :2].min() >= 0 and xyz[:, :2].max() <= SIZE_M
+    at = (xyz[:, :2] * 2).astype(int).clip(0, 2 * SIZE_M - 1)
+    true = city.raster(0, 0, 2 * SIZE_M, 2 * SIZE_M, 0.5, 0.0)
+    edge = city.near_edge(0, 0, 2 * SIZE_M, 2 * SIZE_M, 0.5)
+    off = np.abs(fine.world()[:, 2] - true[at[:, 1], at[:, 0]])[~edge[at[:, 1], at[:, 0]]]
+    assert np.median(off) < 0.3
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
-    [({"cell_m": 0.3}, "cell_m"), ({"blend_m": 4.0}, "blend_m"), ({"level_errors_m": [1.0, 0.1]}, "rise")],
+    [
+        ({"triangles_per_m2": 0.3}, "other solvers"),
+        ({"solver": "grid", "cell_m": 3.0}, "twice it"),
+        ({"cell_m": 0.3}, "cell_m"),
+        ({"blend_m": 4.0}, "blend_m"),
+        ({"level_errors_m": [1.0, 0.1]}, "rise"),
+    ],
 )
 def test_settings_that_do_not_fit_together_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
         GeometryConfig(**values)
+
+
+@pytest.mark.parametrize(("values", "named"), [({"solver": "flexicubes"}, "torch"), ({"solver": "direct"}, None)])
+def test_what_a_solver_lacks_is_said_before_any_job(monkeypatch, values, named):
+    monkeypatch.setattr(solvers, "find_spec", lambda name: None)
+    if named is None:
+        solvers.require_solver(GeometryConfig(**values))
+    else:
+        with pytest.raises(MissingCapability, match=named):
+            solvers.require_solver(GeometryConfig(**values))

@@ -40,7 +40,7 @@ def test_the_field_is_that_of_the_numba_code(reading: str) -> None:
 def test_the_fit_comes_closer_to_the_heights() -> None:
     target = block()
     shape = FieldShape(2.0, 0.4, 2.0, "centred")
-    found = fit(target, SIZE_M, 32, shape, PublishedSettings(cells=24, steps=25, lr=0.002))
+    found = fit(target, SIZE_M, 32, shape, PublishedSettings(cells=24, unit_m=32, steps=25, lr=0.002))
     assert np.mean(found.loss[-5:]) < 0.8 * found.loss[0]
     assert np.isfinite(found.h).all()
     inside = found.h[9:19, 11:21]

@@ -25,8 +25,10 @@ from cityweave.plan import (
 try:
     CONFIG = load_config(config)
     if workflow.is_main_process:
+        from cityweave.geometry.solvers import require_solver
         from cityweave.ingest.preflight import check_sources
 
+        require_solver(CONFIG.geometry)
         check_sources(CONFIG)
         if CONFIG.merge.cluster == "slurm":
             from cityweave.merge.workers import require_slurm

@@ -233,8 +233,9 @@ def _place(names: list[str], name: str) -> int:
 def figure(metrics: dict[str, Any] | None, key: str) -> float | None:
     """The number at a dotted key, None where there is none."""
     value: Any = metrics
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
+    while key and isinstance(value, dict):  # a name may hold a dot itself: mesh.f1.0.5
+        name = next((name for name in value if key == name or key.startswith(f"{name}.")), key)
+        value, key = value.get(name), key[len(name) + 1 :]
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 

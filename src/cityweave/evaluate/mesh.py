@@ -103,15 +103,15 @@ class MeshScorer:
         out[steep & building] = FACADE
         return out
 
-    def true_walls(self, tile: Tile) -> NDArray[np.float64]:
-        """Points on everything that may explain vertical area of this tile."""
+    def true_walls_and_drops(self, tile: Tile) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Points on buildings' walls, and on everything that may explain vertical area of this tile."""
         around = [self.true(tile), *(self.true(other) for other in self.city.neighbours(tile, self.city.tiles))]
         faces = Samples.joined(around)
         faces = faces.chosen(is_vertical(faces.normals, TRUE_WALL_DEG) & faces.inside(self._reach(tile)))
         box = tile.core.grow(_OVERHANG_M + 2.0)
         grid = CellGrid.covering(box, self.gsd_m)
         drops = drop_points(self.truth.heights(grid), grid.x_centres, grid.y_centres) - self.city.origin
-        return np.concatenate([faces.points, drops])
+        return faces.points[faces.label == FACADE], np.concatenate([faces.points, drops])
 
     def _reach(self, tile: Tile) -> Box:
         return self.city.local(tile.core.grow(CAP_M + _OVERHANG_M))
@@ -128,7 +128,7 @@ class MeshScorer:
             surface.add(own.label, nearest_distance(own.points, theirs.points, CAP_M), of_truth=False)
             surface.add(true.label, nearest_distance(true.points, ours.points, CAP_M), of_truth=True)
             if len(own.points):
-                walls.add(own.points, own.normals, self.true_walls(tile))
+                walls.add(own.points, own.normals, *self.true_walls_and_drops(tile))
         return surface, walls
 
 

@@ -1,6 +1,10 @@
 """Are predicted walls vertical, and is vertical area only where the city drops?
 
-A *true wall* is a near-vertical face of the truth, or a height discontinuity of more than 1 m in the truth's top
+Predicted *wall* is what is steeper than 45 degrees within 1 m of a true building's wall; how much of it is vertical is
+asked. Flat strips beside walls don't count: with them in, the truth itself comes to 0.82 on the demo city and 0.61 on
+Delft's low houses; without, to 0.99 and 0.998.
+
+A *true drop* is a near-vertical face of the truth, or a height discontinuity of more than 1 m in the truth's top
 surface: the drip line of a crown, a roof over the ground, a step between roofs. A stair step ("riser") is predicted
 vertical area farther than 1 m from all of those: the truth has no drop there.
 """
@@ -19,6 +23,7 @@ NEAR_M = 1.0
 DROP_M = 1.0
 VERTICAL_DEG = 5.0
 TRUE_WALL_DEG = 10.0  # how far a truth face may lean and still be a wall
+STEEP_DEG = 45.0  # from the vertical: flatter than this is no attempt at a wall
 _STEP_M = 0.5  # spacing of the points that stand for a discontinuity, up the drop
 
 
@@ -54,21 +59,28 @@ class WallShares:
     """Counts of sampled points, which are equal parts of the predicted area."""
 
     points: int = 0
-    near_wall: int = 0
-    near_wall_vertical: int = 0
+    wall: int = 0
+    wall_vertical: int = 0
     elsewhere_vertical: int = 0
 
-    def add(self, points: NDArray[np.float64], normals: NDArray[np.float64], true_walls: NDArray[np.float64]) -> None:
-        near = nearest_distance(points, true_walls, NEAR_M) <= NEAR_M
+    def add(
+        self,
+        points: NDArray[np.float64],
+        normals: NDArray[np.float64],
+        true_walls: NDArray[np.float64],
+        true_drops: NDArray[np.float64],
+    ) -> None:
+        """Points of the prediction; of the truth those on buildings' walls, and those on every drop."""
+        wall = is_vertical(normals, STEEP_DEG) & (nearest_distance(points, true_walls, NEAR_M) <= NEAR_M)
         vertical = is_vertical(normals, VERTICAL_DEG)
         self.points += len(points)
-        self.near_wall += int(near.sum())
-        self.near_wall_vertical += int((near & vertical).sum())
-        self.elsewhere_vertical += int((~near & vertical).sum())
+        self.wall += int(wall.sum())
+        self.wall_vertical += int((wall & vertical).sum())
+        self.elsewhere_vertical += int((vertical & ~(nearest_distance(points, true_drops, NEAR_M) <= NEAR_M)).sum())
 
     @property
     def vertical_wall_share(self) -> float | None:
-        return self.near_wall_vertical / self.near_wall if self.near_wall else None
+        return self.wall_vertical / self.wall if self.wall else None
 
     @property
     def riser_share(self) -> float | None:

@@ -39,7 +39,7 @@ FLAT_SHARE = 1.0  # of the softness: over less relief tanh is straight, and the 
 class FitSettings:
     steps: int = 60
     lr_m: float = 0.4
-    tv: float = 0.6  # pixels, per metre between two nodes
+    tv: float = 0.1  # pixels, per metre between two nodes
     laplacian: float = 0.02  # pixels per metre
     normal_tv: float = 0.5  # pixels x metres per unit of normal
     jump_m: float = 1.5  # nodes further apart than this are on two sides of a wall

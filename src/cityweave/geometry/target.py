@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numba import njit
 
-TRUST_SIGMA_M = 0.5  # a pixel this certain, or more, has full weight
+TRUST_SIGMA_M = 2.0  # a pixel this certain, or more, has full weight
 RAMP_JUMP_M = 3.0  # within 5 pixels: more than a roof rises
 LEVEL_M = 0.6  # pixels that differ by less are one terrace
 RAMP_SHARE = 0.15  # of a jump: closer to one end than this belongs to it

@@ -304,7 +304,7 @@ def _fit(config: Config) -> float:
 
 
 def lattice_points(config: Config) -> float:
-    return (config.tiles.size_m / (config.geometry.cell_m or config.geometry.pitch_m)) ** 2
+    return (config.tiles.size_m / config.geometry.resolution_m) ** 2
 
 
 def texels_of(config: Config) -> float:

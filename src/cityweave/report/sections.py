@@ -164,7 +164,7 @@ def _mesh(out: Page, m: Material) -> None:
         "chamfer distance": measured(number(mesh["chamfer_m"]), "m"),
         "open edges": number(mesh["boundary_edges"]),
         "crowded edges (three or more triangles)": number(mesh["nonmanifold_edges"]),
-        "vertical near true walls": measured(share(mesh["vertical_wall_share"]), "%"),
+        "walls within 5° of vertical": measured(share(mesh["vertical_wall_share"]), "%"),
         "stair steps": f"{share(mesh['riser_share'])} % of the surface",
     }
     out.grid("two", chart, page.table(head, rows) + page.facts(edges))
