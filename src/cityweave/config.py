@@ -255,7 +255,7 @@ class GeometryConfig(Section):
     wall_jump_m: float = Field(1.5, gt=0, description="a smaller step between two points is a slope, not a wall")
     wall_slope_deg: float = Field(65.0, gt=45, lt=90, description="steeper than any roof")
     level_errors_m: tuple[float, ...] = Field(
-        (0.15, 0.6), min_length=1, max_length=4, description="largest error of each level of detail, finest first"
+        (0.05, 0.6), min_length=1, max_length=4, description="largest error of each level of detail, finest first"
     )
 
     @property

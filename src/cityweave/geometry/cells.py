@@ -97,7 +97,7 @@ def _is_wall(z0, z1, z2, z3, jump, steep):  # type: ignore[no-untyped-def]
     for e in (z1 - z0, z3 - z2):
         if not math.isnan(e) and e * d > 0.0:
             beside = max(beside, abs(e))
-    return abs(d) >= 1.5 * beside
+    return abs(d) >= 2.5 * beside
 
 
 @njit(cache=True)
