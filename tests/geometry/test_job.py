@@ -73,6 +73,8 @@ def test_a_quarantined_tile_is_passed_on_and_walled_off(run):
     manifests = run_all(run)
     reasons = [m.quarantined for m in manifests.values()]
     assert reasons == [None, None, None, "clouds"]
+    missing = [m.notes.get("quarantined_neighbours") for m in manifests.values()]
+    assert missing == [[list(manifests)[3]]] * 3 + [None]
     meshes = [load_levels(m.product("mesh"))[0] for m in manifests.values() if not m.quarantined]
     found = audit((mesh.ids, mesh.faces) for mesh in meshes)
     assert (found.boundary_edges, found.nonmanifold_edges) == (0, 0)

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
+import yaml
 
 torch = pytest.importorskip("torch")
 
+from cityweave.config import PublishedConfig  # noqa: E402
 from cityweave.geometry.field import FieldShape, Lattice, values  # noqa: E402
 from cityweave.geometry.published import PublishedSettings, _Field, fit  # noqa: E402
+from cityweave.grid import CellGrid  # noqa: E402
+from cityweave.plan import city_tiles, load_config  # noqa: E402
+from cityweave.profiles import merged  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
 
 SIZE_M = 64.0
 
@@ -55,3 +65,15 @@ def test_what_cannot_be_fitted_says_so() -> None:
         fit(block(), SIZE_M, 30, shape, PublishedSettings())
     with pytest.raises(ValueError, match="no value"):
         fit(np.full((64, 64), np.nan), SIZE_M, 32, shape, PublishedSettings())
+
+
+def test_the_preset_has_the_published_sizes(city_values: dict[str, Any]) -> None:
+    preset = yaml.safe_load((ROOT / "config" / "presets" / "published.yaml").read_text())
+    config = load_config(merged(city_values, preset))
+    (tile, *_) = city_tiles(config)
+    geometry, side_m = config.geometry, tile.division(0).width
+    assert side_m / config.dsm.gsd_m == 1024 and CellGrid.covering(tile.core, config.dsm.gsd_m).shape == (2048, 2048)
+    assert (side_m / geometry.pitch_m, side_m / geometry.resolution_m) == (256, 128)
+    assert side_m / 2 / geometry.softness_m == 80 and geometry.published == PublishedConfig()
+    paper = PublishedSettings()
+    assert (paper.steps, paper.lr, paper.laplacian, paper.normal_tv, paper.regulariser) == (2000, 0.01, 0.5, 0.01, 0.1)

@@ -75,6 +75,8 @@ def mesh(run: Run, tile: Tile) -> None:
             save_levels(path, levels)
         products.notes["triangles"] = [len(level.faces) for level in levels]
         products.notes["neighbours"] = sorted(t.name for t in found if t != tile)
+        if missing := sorted(t.name for t in around if t not in found):
+            products.notes["quarantined_neighbours"] = missing  # the rim goes round them
 
     run_job(run, "geometry", work, name="mesh", tile=tile, inputs=files)
 
