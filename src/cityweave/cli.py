@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from cityweave import cores
+from cityweave import cores, gpu
 from cityweave.bench.commands import add_bench
 from cityweave.errors import CityweaveError, ConfigError
 from cityweave.fetched import use_compiled_kernels
-from cityweave.gpu import DEVICE_VARIABLE, DEVICES, require
+from cityweave.gpu import DEVICE_VARIABLE, DEVICES
 from cityweave.grid import Tile, parse_tile
 from cityweave.manifest import Run
 from cityweave.operations.commands import add_commands
@@ -137,7 +137,7 @@ def _stage(arguments: argparse.Namespace) -> None:
     # Before numpy is loaded: sums of its linear algebra must not depend on how many cores there are.
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     module, function, wants = STAGES[arguments.command]
-    require(arguments.device)
+    gpu.use(arguments.device)
     use_compiled_kernels()
     run = Run.open(arguments.run)
     call = getattr(importlib.import_module(module), function)

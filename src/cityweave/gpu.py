@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any, Literal
 
 from cityweave.errors import ConfigError, MissingCapability
@@ -64,6 +65,26 @@ def require(device: str) -> None:
         f"{'not set' if asked is None else repr(asked)}); accepted: a job that holds a GPU (resources gpu: 1 for its "
         f"rule in the profile; `cityweave doctor --gpu` tries one), or --device cpu ({DEVICE_VARIABLE}=cpu for all)"
     )
+
+
+_chosen = "cpu"
+
+
+def use(device: str) -> None:
+    """What stages with a GPU path work on for the rest of this process: `auto` takes a GPU that torch can use."""
+    global _chosen
+    require(device)
+    if device == "cpu" or not visible_gpus():
+        _chosen = "cpu"
+        return
+    if find_spec("torch") is not None:
+        _chosen = "cuda"
+    elif device == "cuda":
+        raise MissingCapability("--device cuda needs torch; accepted: make setup EXTRAS=gpu, or --device cpu")
+
+
+def in_use() -> str:
+    return _chosen
 
 
 def held_devices(environment: Mapping[str, str] = os.environ) -> list[str]:

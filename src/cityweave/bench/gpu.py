@@ -1,7 +1,6 @@
 """Stages on a GPU against their CPU twin and their floor, on a node where only numpy and torch are sure to be there.
 
-A stage with a GPU path registers a `Twin` in TWINS. None has one yet: what a run records then is what the node can do,
-which the floors will be computed from. Called by bench/gpu.sh.
+What the node can do is measured too, and the floors computed from it. Called by bench/gpu.sh.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,28 +22,12 @@ import numpy as np
 from cityweave import __version__
 from cityweave.bench.calibrate import calibrate
 from cityweave.bench.source import source_state
+from cityweave.bench.twins import TWINS, Twin
 from cityweave.errors import CityweaveError, MissingCapability
 from cityweave.machine import describe
 
 FORMAT = 1
 REPEATS = 3
-NO_PATH = "no stage has a GPU path yet: nothing was compared"
-
-
-@dataclass(frozen=True)
-class Twin:
-    """One stage's numeric core on both devices: `make` builds its input, `cpu` and `gpu` return comparable arrays."""
-
-    stage: str
-    make: Callable[[], Any]
-    cpu: Callable[[Any], np.ndarray]
-    gpu: Callable[[Any], np.ndarray]  # copies to the device and back included
-    bytes: float  # that the device must move at least
-    operations: float  # float32, that it must compute at least
-    tolerance: float  # largest difference between the twins
-
-
-TWINS: tuple[Twin, ...] = ()
 
 
 def gpu_rates(torch: Any) -> dict[str, float]:
@@ -131,7 +113,7 @@ def record(twins: Sequence[Twin] = TWINS) -> dict[str, Any]:
         "calibration": calibrate(),
         "gpu": {"name": torch.cuda.get_device_name(0), "rates": rates},
         "stages": stages,
-        "notes": [] if stages else [NO_PATH],
+        "notes": [],
     }
 
 

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -318,11 +319,12 @@ def _solve(  # type: ignore[no-untyped-def]
 
 
 def fit(
-    target: np.ndarray, weight: np.ndarray, i0: int, j0: int, shape: FieldShape, gsd_m: float, settings: FitSettings
-) -> tuple[Lattice, int]:
+    target: np.ndarray, weight: np.ndarray, i0: int, j0: int, shape: FieldShape, gsd_m: float, settings: FitSettings,
+    device: str = "cpu",
+) -> tuple[Lattice, int]:  # fmt: skip
     """Fit the nodes under `target` [y ascending, x] (NaN = no data); node (i0, j0) owns its first m x m pixels.
 
-    Returns the lattice and the steps taken. Single-threaded and free of chance: same input, same bytes.
+    Returns the lattice and the steps taken. On the CPU single-threaded and free of chance: same input, same bytes.
     """
     m = round(shape.pitch_m / gsd_m)
     if m < 1 or not math.isclose(m * gsd_m, shape.pitch_m):
@@ -343,9 +345,15 @@ def fit(
 
     tables, off = _phase_tables(m, shape.beta, shape.centred)
     share = m * m / 4.0  # weights are stated for 4 pixels a node: keep their balance at other ratios
-    steps = _solve(
-        padded, by_phase(np.nan_to_num(target)), by_phase(weight), tables, off, shape.softness_m, shape.centred,
-        shape.pitch_m, settings.steps, settings.lr_m, settings.tv * share, settings.laplacian * share,
-        settings.normal_tv * share, settings.jump_m, settings.tolerance_m,
+    arrays = (padded, by_phase(np.nan_to_num(target)), by_phase(weight), tables, off)
+    numbers: tuple[Any, ...] = (
+        shape.softness_m, shape.centred, shape.pitch_m, settings.steps, settings.lr_m, settings.tv * share,
+        settings.laplacian * share, settings.normal_tv * share, settings.jump_m, settings.tolerance_m,
     )  # fmt: skip
+    if device == "cpu":
+        steps = _solve(*arrays, *numbers)
+    else:
+        from cityweave.geometry import direct_torch
+
+        steps = direct_torch.solve(*arrays, numbers, device)
     return Lattice(padded[2:-2, 2:-2].astype(np.float32), i0, j0, shape.pitch_m), int(steps)

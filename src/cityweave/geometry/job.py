@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from cityweave import gpu
 from cityweave.config import Config, GeometryConfig
 from cityweave.errors import DataError, Quarantine
 from cityweave.geometry import direct, marching
@@ -137,6 +138,7 @@ def fit_division(config: Config, heights: Heights) -> tuple[FittedDivision, int]
             normal_tv=settings.normal_tv,
             jump_m=settings.wall_jump_m,
         ),
+        gpu.in_use(),
     )
     return FittedDivision(lattice, heights.i0, heights.j0, heights.i1, heights.j1), steps
 
