@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from cityweave.dsm.ground import ground_heights
-from cityweave.dsm.surface import drop_small_components, fill_holes, smooth, spread_smoothly
+from cityweave.dsm.holes import fill_holes, spread_smoothly
+from cityweave.dsm.surface import drop_small_components, smooth
 
 
 def test_small_patches_go_large_ones_and_slopes_stay() -> None:

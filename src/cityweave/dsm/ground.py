@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from cityweave.dsm.surface import spread_smoothly
+from cityweave.dsm.holes import spread_smoothly
 
 COARSE_M = 2.0
 

@@ -11,8 +11,9 @@ from scipy import ndimage
 from cityweave.config import DsmConfig
 from cityweave.dsm.blocks import Block, blocks_of, cropped, pixel_window, window_size
 from cityweave.dsm.confidence import AROUND_CELLS, ENOUGH_VIEWS, FILLED, MEASURED, NONE, Clearness, Clues, sigma_m
+from cityweave.dsm.holes import fill_holes
 from cityweave.dsm.sgm import aggregate, winners
-from cityweave.dsm.surface import drop_small_components, fill_holes, median_around, smooth, without_islands
+from cityweave.dsm.surface import drop_small_components, median_around, smooth, without_islands
 from cityweave.dsm.sweep import COST_PER_BIT, HeightRanges, sweep_costs
 from cityweave.dsm.views import CENSUS_BITS, CensusStack, SweepView, census_stack, leans_of, ortho_luminance
 from cityweave.dsm.visibility import Agreement, agreement, horizons
