@@ -74,7 +74,7 @@ def joined(
 def _simplified(vertices: np.ndarray, triangles: np.ndarray, wanted: int) -> tuple[np.ndarray, np.ndarray]:
     if len(triangles) <= wanted:
         return vertices, triangles
-    from fast_simplification import simplify  # type: ignore[import-untyped,unused-ignore]
+    from fast_simplification import simplify
 
     places, faces = _welded(vertices, triangles)
     points, before = places / STEPS_PER_M, len(faces) + 1
