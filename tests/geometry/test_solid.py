@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from cityweave.mesh import BOTTOM, RIM, SURFACE, TileMesh
 from tests.geometry import city
@@ -9,13 +10,14 @@ from tests.geometry.build import BASE_M, broken_vertices, meshes_of, positions_d
 
 N = 32
 FIRST = -24
-EXISTING = [(i, j) for j in range(3) for i in range(3) if (i, j) not in {(1, 1), (0, 2)}]
+ALL = [(i, j) for j in range(3) for i in range(3)]
+WITH_HOLES = [tile for tile in ALL if tile not in {(1, 1), (0, 2)}]  # one in the middle, one at the edge
 
 
-def city_meshes() -> dict[tuple[int, int], list[TileMesh]]:
-    """3 x 3 tiles of the city with a hole in the middle and one at the edge."""
+def city_meshes(existing: list[tuple[int, int]] = WITH_HOLES) -> dict[tuple[int, int], list[TileMesh]]:
+    """Of 3 x 3 tiles of the city those that exist."""
     side = 3 * N - 2 * FIRST
-    return meshes_of(city.raster(FIRST, FIRST, side, side, 1.0, 0.05), FIRST, N, EXISTING, (0.1, 0.6))
+    return meshes_of(city.raster(FIRST, FIRST, side, side, 1.0, 0.05), FIRST, N, existing, (0.1, 0.6))
 
 
 def signed_volume(meshes: list[TileMesh]) -> float:
@@ -26,8 +28,9 @@ def signed_volume(meshes: list[TileMesh]) -> float:
     return total
 
 
-def test_a_city_with_missing_tiles_is_closed_at_every_level():
-    tiles = city_meshes()
+@pytest.mark.parametrize("existing", [ALL, WITH_HOLES], ids=["all", "with holes"])
+def test_a_city_is_closed_at_every_level(existing):
+    tiles = city_meshes(existing)
     for level in range(2):
         meshes = [levels[level] for levels in tiles.values()]
         found = audit((mesh.ids, mesh.faces) for mesh in meshes)
@@ -37,7 +40,7 @@ def test_a_city_with_missing_tiles_is_closed_at_every_level():
         assert positions_disagree(meshes) == 0
 
         volume = 0.0
-        for i, j in EXISTING:
+        for i, j in existing:
             z = city.raster(i * N, j * N, 2 * N, 2 * N, 0.5)
             volume += float((z - BASE_M).mean()) * N * N
         assert abs(signed_volume(meshes) / volume - 1.0) < 0.02
