@@ -24,13 +24,13 @@ from safetensors.torch import save_file
 
 from cityweave.aoi import Aoi
 from cityweave.dsm.confidence import WEIGHTS
-from cityweave.dsm.job import local_grid, usable_views
+from cityweave.dsm.job import local_grid, matching_grids, usable_views
 from cityweave.dsm.reconstruct import reconstruct
 from cityweave.evaluate.confidence import NOMINAL, Confidence
 from cityweave.evaluate.truth import Truth
 from cityweave.grid import CellGrid
 from cityweave.manifest import Manifest, Run
-from cityweave.plan import city_tiles, halos_m
+from cityweave.plan import city_tiles
 
 ROOT = Path(__file__).resolve().parent.parent
 FILE = ROOT / "src" / "cityweave" / "dsm" / WEIGHTS
@@ -81,13 +81,12 @@ def cells_of(run: Run) -> Cells:
     truth, settings = Truth(run), run.config.dsm
     for tile in city_tiles(run.config):
         aoi = Aoi(Manifest.read(run.manifest_path("ingest", tile)).product("aoi"))
-        box = tile.core.grow(halos_m(run.config)["dsm"])
         heights = tuple(float(height) - aoi.z0_m for height in aoi.attributes["heights_m"])
-        views, _ = usable_views(run.config, aoi, box, (tile.core.xmin, tile.core.ymin, aoi.z0_m))
-        grid = CellGrid.covering(box, settings.gsd_m)
-        model = reconstruct(views, local_grid(grid, tile), (heights[0], heights[1]), settings)
+        views, _ = usable_views(run.config, aoi)
+        grid, around = matching_grids(run.config, tile)
+        model = reconstruct(views, grid, (heights[0], heights[1]), settings, around)
         core = CellGrid.covering(tile.core, settings.gsd_m)
-        window = grid.window_of(core)
+        window = grid.window_of(local_grid(core, tile))
         error = np.abs(model.dsm[window] + aoi.z0_m - truth.heights(core))
         features = model.clues.features().of_rows(0, grid.rows).reshape(*grid.shape, -1)[window]
         known = np.isfinite(error)

@@ -22,12 +22,12 @@ import yaml
 
 from cityweave import cores
 from cityweave.aoi import Aoi
-from cityweave.dsm.job import local_grid, usable_views
+from cityweave.dsm.job import matching_grids, usable_views
 from cityweave.dsm.reconstruct import reconstruct
 from cityweave.grid import CellGrid
 from cityweave.machine import cpu_kind, usable_cores
 from cityweave.manifest import Manifest, Run
-from cityweave.plan import city_tiles, halos_m
+from cityweave.plan import city_tiles
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZE_M = 512
@@ -90,21 +90,20 @@ def measure(run: Run, case: Case) -> dict[str, float]:
     cores.use(usable_cores())
     tile = city_tiles(run.config)[0]
     aoi = Aoi(Manifest.read(run.manifest_path("ingest", tile)).product("aoi"))
-    box = tile.core.grow(halos_m(run.config)["dsm"])
     low, high = (float(height) - aoi.z0_m for height in aoi.attributes["heights_m"])
     if case.range_m is not None:
         middle = (low + high) / 2
         low, high = middle - case.range_m / 2, middle + case.range_m / 2
-    views, _ = usable_views(run.config, aoi, box, (tile.core.xmin, tile.core.ymin, aoi.z0_m))
+    views, _ = usable_views(run.config, aoi)
     order = [*FIRST, *sorted(view.name for view in views if view.name not in FIRST)]
     chosen = sorted(views, key=lambda view: order.index(view.name))[: case.views]
-    grid = CellGrid.covering(box, run.config.dsm.gsd_m)
+    grid, around = matching_grids(run.config, tile)
     settings = run.config.dsm.model_copy(update={"memory_mb": case.memory_mb})
     corner = CellGrid(grid.col0, grid.row0, 64, 64, grid.gsd_m)
-    reconstruct(chosen, local_grid(corner, tile), (low, high), settings)  # loads the compiled code
+    reconstruct(chosen, corner, (low, high), settings)  # loads the compiled code
     before = held_mb()
     started = time.perf_counter()
-    reconstruct(chosen, local_grid(grid, tile), (low, high), settings)
+    reconstruct(chosen, grid, (low, high), settings, around)
     seconds = time.perf_counter() - started
     cells = grid.rows * grid.cols / 1e6
     return {"seconds": seconds, "per_mpx": seconds / cells, "peak_mb": peak_mb(), "before_mb": before}

@@ -42,7 +42,7 @@ def test_a_shifted_grid_covers_the_same_city(city_values: dict) -> None:
 def test_halos_grow_along_the_chain(city_values: dict) -> None:
     config = load_config(city_values)
     halos = halos_m(config)
-    assert halos["geometry"] < halos["dsm"] <= ingest_halo_m(config)
+    assert halos["geometry"] < halos["dsm"] <= halos["dsm's occluders"] <= ingest_halo_m(config)
     assert texture_rings(config) == 1
 
 

@@ -164,6 +164,9 @@ class SurveyConfig(Section):
 class DsmConfig(Section):
     gsd_m: float = Field(0.5, gt=0, description="cell size of the height model")
     matching_halo_m: float = Field(16.0, ge=0, description="ground beyond the output that warms up the matching")
+    occluder_reach_m: float = Field(
+        32.0, ge=0, description="ground beyond that whose buildings may hide some of it; from 3 views on"
+    )
     memory_mb: float = Field(
         2000.0, gt=0, description="most that matching may take; a tile that needs more is matched in blocks"
     )

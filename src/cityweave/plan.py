@@ -189,8 +189,10 @@ def halos_m(config: Config) -> dict[str, float]:
     nodes = 2 * config.geometry.ramp_nodes + 4  # blend, field support, one ring of cells
     geometry = nodes * config.geometry.pitch_m
     dsm = geometry + config.dsm.matching_halo_m
+    views = config.synth.views if config.synth else config.sources.views
+    hiding = dsm + (config.dsm.occluder_reach_m if len(views) > 2 else 0)  # of a pair, both are needed everywhere
     occluders = config.city.max_building_m * math.tan(math.radians(config.texture.max_off_nadir_deg))
-    return {"geometry": geometry, "dsm": dsm, "texture (neighbours' meshes)": occluders}
+    return {"geometry": geometry, "dsm": dsm, "dsm's occluders": hiding, "texture (neighbours' meshes)": occluders}
 
 
 def ingest_halo_m(config: Config) -> float:
@@ -198,7 +200,7 @@ def ingest_halo_m(config: Config) -> float:
     if config.ingest.halo_m is not None:
         return config.ingest.halo_m
     step = config.geometry.pitch_m
-    return math.ceil(halos_m(config)["dsm"] / step) * step
+    return math.ceil(halos_m(config)["dsm's occluders"] / step) * step
 
 
 def survey_reach_m(config: Config) -> float:
@@ -209,8 +211,9 @@ def survey_reach_m(config: Config) -> float:
 def _check_halo(config: Config) -> None:
     halos = halos_m(config)
     table = ", ".join(f"{stage} {metres:g} m" for stage, metres in halos.items())
-    if ingest_halo_m(config) < halos["dsm"]:
-        raise ConfigError(f"ingest.halo_m is {config.ingest.halo_m:g}; at least {halos['dsm']:g} is needed ({table})")
+    needed = halos["dsm's occluders"]
+    if ingest_halo_m(config) < needed:
+        raise ConfigError(f"ingest.halo_m is {config.ingest.halo_m:g}; at least {needed:g} is needed ({table})")
     if 2 * halos["geometry"] > config.tiles.size_m / 2:
         raise ConfigError(
             f"tiles.size_m is {config.tiles.size_m}; a division of half of it must hold twice the geometry halo "
@@ -309,7 +312,8 @@ def stage_params(config: Config, stage: str) -> dict[str, Any]:
     elif stage == "ingest":
         params["derived"] = {"halo_m": ingest_halo_m(config), "gsd_m": config.dsm.gsd_m}
     elif stage == "dsm":
-        params["derived"] = {"halo_m": halos_m(config)["geometry"]}
+        halos = halos_m(config)
+        params["derived"] = {"halo_m": halos["geometry"], "occluders_m": halos["dsm's occluders"]}
     elif stage == "geometry":
         params["derived"] = {"gsd_m": config.dsm.gsd_m}
     elif stage == "texture":

@@ -78,7 +78,7 @@ def _synth(config: Config, _: float) -> Work:
 def _dsm(config: Config, _: float) -> Work:
     dsm, (views, pixel_m) = config.dsm, views_of(config)
     rounds = 1 + (dsm.visibility_rounds if views > 2 else 0)
-    entries = matched_m2(config) * (coarse_entries(config) + rounds * fine_entries(config))
+    entries = coarse_entries(config) + rounds * fine_entries(config)
     census = matched_m2(config) * views * (dsm.upsample / pixel_m) ** 2
     return Work(
         2 * 8 * census + 2 * (1 + 2) * entries,  # words; cost and sum of the paths, each written and read

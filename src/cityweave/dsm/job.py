@@ -50,17 +50,15 @@ def run(run: Run, tile: Tile) -> None:
 
 def tile_heights(config: Config, tile: Tile, aoi: Aoi) -> tuple[CellGrid, dict[str, np.ndarray], dict[str, Any]]:
     """Layers over core and geometry halo, absolute heights, and facts for the manifest."""
-    settings, halos = config.dsm, halos_m(config)
-    box = tile.core.grow(halos["dsm"])
-    corner_m = (tile.core.xmin, tile.core.ymin, aoi.z0_m)
+    settings = config.dsm
     low, high = (float(height) - aoi.z0_m for height in aoi.attributes["heights_m"])
-    views, refused = usable_views(config, aoi, box, corner_m)
+    views, refused = usable_views(config, aoi)
     if len(views) < 2:
         raise Quarantine(
             f"{tile.name}: {len(views)} usable view(s), heights need 2; {'; '.join(refused) or 'the AOI has no more'}"
         )
-    matching = CellGrid.covering(box, settings.gsd_m)
-    model = reconstruct(views, local_grid(matching, tile), (low, high), settings)
+    matching, around = matching_grids(config, tile)
+    model = reconstruct(views, matching, (low, high), settings, around)
     output = CellGrid.covering(dsm_box(config, tile), settings.gsd_m)
     if model.measured_share < MIN_MEASURED:
         raise Quarantine(
@@ -78,9 +76,17 @@ def tile_heights(config: Config, tile: Tile, aoi: Aoi) -> tuple[CellGrid, dict[s
         "count": model.count,
         "source": model.source,
     }
-    window = matching.window_of(output)
+    window = matching.window_of(local_grid(output, tile))
     layers = {name: np.ascontiguousarray(layer[window]) for name, layer in layers.items()}
     return output, layers, _notes(layers, views, refused) | _at_the_limits(layers, aoi)
+
+
+def matching_grids(config: Config, tile: Tile) -> tuple[CellGrid, CellGrid]:
+    """Tile-local: the cells that are matched, and those whose coarse surface tells what hides them."""
+    halos = halos_m(config)
+    boxes = (tile.core.grow(halos[name]) for name in ("dsm", "dsm's occluders"))
+    matching, around = (local_grid(CellGrid.covering(box, config.dsm.gsd_m), tile) for box in boxes)
+    return matching, around
 
 
 def local_grid(grid: CellGrid, tile: Tile) -> CellGrid:
@@ -117,21 +123,22 @@ def _at_the_limits(layers: Mapping[str, np.ndarray], aoi: Aoi) -> dict[str, Any]
     return {"warnings": warnings} if warnings else {}
 
 
-def usable_views(
-    config: Config, aoi: Aoi, box: Box, corner_m: tuple[float, float, float]
-) -> tuple[list[SweepView], list[str]]:
+def usable_views(config: Config, aoi: Aoi) -> tuple[list[SweepView], list[str]]:
     """The AOI's views with cameras in tile-local metres, and why the others are left out."""
+    halos, core = halos_m(config), aoi.core
+    matched, around = core.grow(halos["dsm"]), core.grow(halos["dsm's occluders"])
+    corner_m = (core.xmin, core.ymin, aoi.z0_m)
     to_geodetic = geodetic_transform(config.city.crs, vertical_grid(config.city.vertical))
     low, high = map(float, aoi.attributes["heights_m"])
     usable, refused = [], []
     for name in aoi.views:
         layer = aoi.view(name)
         try:
-            camera = fit_local(layer.rpc, to_geodetic, box, (low, high), corner_m)
+            camera = fit_local(layer.rpc, to_geodetic, around, (low, high), corner_m)
         except DataError as error:
             raise DataError(f"view {name}: {error}") from error
         view = SweepView(name, *_pixels(layer), camera)
-        cover = _cover(view, box, corner_m, (low + high) / 2 - corner_m[2])
+        cover = _cover(view, matched, corner_m, (low + high) / 2 - corner_m[2])
         if not view.valid.any():
             refused.append(f"{name} has no valid pixel there")
         elif cover < MIN_COVER:

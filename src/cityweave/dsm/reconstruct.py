@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,23 +76,49 @@ class _Bounds:
     surface: np.ndarray
     bottom: np.ndarray
     top: np.ndarray
+    known: np.ndarray  # bool: the surface was found there, not taken from cells nearby
 
-    def within(self, block: Block) -> _Bounds:
-        return _Bounds(block.of(self.surface), block.of(self.bottom), block.of(self.top))
+    def of(self, part: Callable[[np.ndarray], np.ndarray]) -> _Bounds:
+        return _Bounds(part(self.surface), part(self.bottom), part(self.top), part(self.known))
+
+
+@dataclass(frozen=True)
+class _Around:
+    """The coarse surface of everything that may hide a block's cells, on the fine grid; NaN in the block itself."""
+
+    surface: np.ndarray
+    core: tuple[slice, slice]  # the block in it
+
+    def horizons(self, bottom: np.ndarray, gsd_m: float, leans: np.ndarray) -> np.ndarray:
+        asked = np.full(self.surface.shape, np.nan, np.float32)
+        asked[self.core] = bottom
+        found = horizons(self.surface, asked, gsd_m, leans).reshape(len(leans), *self.surface.shape)
+        return found[:, *self.core].reshape(len(leans), -1)
 
 
 def reconstruct(
-    views: Sequence[SweepView], grid: CellGrid, heights_m: tuple[float, float], config: DsmConfig
+    views: Sequence[SweepView],
+    grid: CellGrid,
+    heights_m: tuple[float, float],
+    config: DsmConfig,
+    around: CellGrid | None = None,
 ) -> HeightModel:
-    """`grid` and the cameras in tile-local metres; `heights_m` the lowest and highest height that may occur."""
-    bounds = _coarse(views, grid, heights_m, config)
+    """`grid` and the cameras in tile-local metres; `heights_m` the lowest and highest height that may occur.
+
+    What stands on the wider grid `around` may hide ground of `grid`; a coarse surface of it is enough.
+    """
+    around = around or grid
+    window = around.window_of(grid)
+    wide = _coarse(views, around, heights_m, config)
+    bounds = wide.of(lambda layer: layer[window])
+    hiding = np.where(wide.known, wide.surface, np.nan)
     found = _Found.nothing(grid.shape)
     factors = [float(config.upsample)] * len(views)
     halo_cells = round(config.matching_halo_m / grid.gsd_m)
     for block in blocks_of(
         views, factors, grid, bounds.bottom, bounds.top, config.step_m, halo_cells, config.memory_mb
     ):
-        found.put(_fine(views, block.grid(grid), bounds.within(block), config), block)
+        found.put(_fine(views, block.grid(grid), bounds.of(block.of), _beyond(hiding, window, block), config), block)
 
     count = np.maximum(found.count, median_around(found.count, AROUND_CELLS))
     clearness = Clearness.of(found.margin_bits, count)
@@ -105,7 +131,17 @@ def reconstruct(
     return HeightModel(grid, dsm, sigma_m(clues), np.where(measured, count, 0).astype(np.uint8), source, clues)
 
 
-def _fine(views: Sequence[SweepView], grid: CellGrid, bounds: _Bounds, config: DsmConfig) -> _Found:
+def _beyond(hiding: np.ndarray, window: tuple[slice, slice], block: Block) -> _Around:
+    rows, cols = (
+        slice(whole.start + part.start, whole.start + part.stop)
+        for whole, part in zip(window, (block.rows, block.cols), strict=True)
+    )
+    surface = hiding.copy()
+    surface[rows, cols] = np.nan
+    return _Around(surface, (rows, cols))
+
+
+def _fine(views: Sequence[SweepView], grid: CellGrid, bounds: _Bounds, around: _Around, config: DsmConfig) -> _Found:
     """Heights between the bounds; the surface found so far tells who sees what."""
     views = _showing(views, grid, bounds.bottom, bounds.top)
     if len(views) < 2:
@@ -114,6 +150,11 @@ def _fine(views: Sequence[SweepView], grid: CellGrid, bounds: _Bounds, config: D
     spacing = config.census_spacing * (1 if len(views) >= ENOUGH_VIEWS else 2)
     stack = census_stack(views, [config.upsample] * len(views), spacing)
     leans = leans_of(views)
+    outer = around.horizons(bounds.bottom, grid.gsd_m, leans)
+
+    def horizon_of(surface: np.ndarray) -> np.ndarray:
+        inner = horizons(surface, bounds.bottom, grid.gsd_m, leans)
+        return np.maximum(inner, outer) - np.float32(config.visibility_tolerance_m)
 
     horizon = np.full((len(views), grid.rows * grid.cols), -np.inf, np.float32)
     guide = ortho_luminance(views, grid, bounds.surface, horizon)
@@ -124,12 +165,12 @@ def _fine(views: Sequence[SweepView], grid: CellGrid, bounds: _Bounds, config: D
         # A roof that grew over the ground beside it would hide that ground for ever: views must confirm what hides.
         told = agreement(stack, grid, surface, horizon, OCCLUDER_BITS)
         occluder = np.where(told.agree >= config.occluder_share * told.seen, surface, np.nan)
-        horizon = horizons(occluder, bounds.bottom, grid.gsd_m, leans) - np.float32(config.visibility_tolerance_m)
+        horizon = horizon_of(occluder)
         guide = ortho_luminance(views, grid, winner.surface, horizon)
         winner = _match(stack, ranges, config, config.visible_pair_share, horizon, guide, _unseen_bits(told))
 
     surface = _cleaned(winner.surface, views, leans, config)
-    horizon = horizons(surface, bounds.bottom, grid.gsd_m, leans) - np.float32(config.visibility_tolerance_m)
+    horizon = horizon_of(surface)
     told = agreement(stack, grid, surface, horizon, config.agree_share * CENSUS_BITS)
     surface = np.where(told.shown >= 2, surface, np.nan)
     return _Found(surface, winner.margin_bits, told.agree, told.unlike_bits, guide.reshape(grid.shape))
@@ -166,6 +207,9 @@ def _coarse(views: Sequence[SweepView], grid: CellGrid, heights_m: tuple[float, 
         found = _match(stack, ranges, config, config.pair_share, None, None)
         kept = (block.kept_rows, block.kept_cols)
         surface[kept] = _trusted(found, config)[block.core()]
+    everywhere = np.full((len(views), coarse.rows * coarse.cols), -np.inf, np.float32)
+    told = agreement(stack, coarse, surface, everywhere, OCCLUDER_BITS)
+    known = told.agree >= np.maximum(config.occluder_share * told.seen, 2)
     if not np.isfinite(surface).any():
         surface = np.full(coarse.shape, np.float32(sum(heights_m) / 2))
     # What isn't trusted is searched where the trusted cells nearest to it are.
@@ -177,7 +221,8 @@ def _coarse(views: Sequence[SweepView], grid: CellGrid, heights_m: tuple[float, 
     rows = np.floor((coarse.box.ymax - grid.y_centres) / coarse.gsd_m).astype(np.int64)
     cols = np.floor((grid.x_centres - coarse.box.xmin) / coarse.gsd_m).astype(np.int64)
     pick = np.ix_(rows, cols)
-    return _Bounds(surface[pick], np.maximum(bottom[pick], heights_m[0]), np.minimum(top[pick], heights_m[1]))
+    bottom, top = np.maximum(bottom[pick], heights_m[0]), np.minimum(top[pick], heights_m[1])
+    return _Bounds(surface[pick], bottom, top, known[pick])
 
 
 def _trusted(found: _Winner, config: DsmConfig) -> np.ndarray:

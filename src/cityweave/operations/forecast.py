@@ -261,26 +261,27 @@ def _cells(config: Config) -> float:
     return (dsm_box(config, city_tiles(config)[0]).width / config.dsm.gsd_m) ** 2
 
 
-def matched_m2(config: Config) -> float:
-    """Ground of a tile that is matched, in m2."""
-    return (config.tiles.size_m + 2 * halos_m(config)["dsm"]) ** 2
+def matched_m2(config: Config, halo: str = "dsm") -> float:
+    """Ground of a tile that is matched finely, in m2."""
+    return (config.tiles.size_m + 2 * halos_m(config)[halo]) ** 2
 
 
 def fine_entries(config: Config) -> float:
-    """(cell, height) pairs of a fine sweep, per m2."""
-    return (2 * config.dsm.range_margin_m + _RELIEF_M) / config.dsm.step_m / config.dsm.gsd_m**2
+    """(cell, height) pairs of a tile's fine sweep."""
+    return matched_m2(config) * (2 * config.dsm.range_margin_m + _RELIEF_M) / config.dsm.step_m / config.dsm.gsd_m**2
 
 
 def coarse_entries(config: Config) -> float:
+    """The same of the coarse sweep, which also looks for what hides the tile."""
     low, high = config.city.heights_m
-    return (high - low) / config.dsm.coarse_step_m / config.dsm.coarse_gsd_m**2
+    return matched_m2(config, "dsm's occluders") * (high - low) / config.dsm.coarse_step_m / config.dsm.coarse_gsd_m**2
 
 
 def _dsm_bytes(config: Config) -> float:
     """Memory of a tile's matching: a census word for every upsampled pixel of every view, costs of the larger sweep."""
     views, pixel_m = views_of(config)
     census = 8 * views * (config.dsm.upsample / pixel_m) ** 2
-    return matched_m2(config) * (census + 4 * max(coarse_entries(config), fine_entries(config)))
+    return matched_m2(config) * census + 4 * max(coarse_entries(config), fine_entries(config))
 
 
 def _dsm(config: Config) -> float:
@@ -290,7 +291,7 @@ def _dsm(config: Config) -> float:
     entry = 30 + 3 * views + pairs * math.ceil(pairs * dsm.pair_share) / 15
     rounds = 1 + (dsm.visibility_rounds if views > 2 else 0)
     census = 60 * views * (dsm.upsample / pixel_m) ** 2
-    return matched_m2(config) * (entry * (coarse_entries(config) + rounds * fine_entries(config)) + census)
+    return entry * (coarse_entries(config) + rounds * fine_entries(config)) + matched_m2(config) * census
 
 
 def nodes_of(config: Config) -> float:
