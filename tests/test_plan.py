@@ -46,6 +46,14 @@ def test_halos_grow_along_the_chain(city_values: dict) -> None:
     assert texture_rings(config) == 1
 
 
+def test_a_pair_needs_no_ground_beyond_what_is_matched(city_values: dict) -> None:
+    values = {key: part for key, part in city_values.items() if key != "sources"} | {"synth": {}}
+    many = load_config(values)
+    two = load_config(values | {"synth": {"views": [view.model_dump() for view in many.synth.views[:2]]}})
+    assert halos_m(two)["dsm's occluders"] == halos_m(two)["dsm"]
+    assert halos_m(many)["dsm's occluders"] == halos_m(many)["dsm"] + many.dsm.occluder_reach_m
+
+
 @pytest.mark.parametrize("blend_m", [8.0, 9.2, 10.0, 11.0])
 def test_a_height_model_holds_all_that_a_division_is_fitted_to(city_values: dict, blend_m: float) -> None:
     config = load_config(changed(city_values, "geometry.blend_m", blend_m))

@@ -8,8 +8,9 @@ import pytest
 
 from cityweave import cores
 from cityweave.config import DsmConfig
+from cityweave.dsm.blocks import Block
 from cityweave.dsm.confidence import FILLED, MEASURED
-from cityweave.dsm.reconstruct import HeightModel, reconstruct
+from cityweave.dsm.reconstruct import HeightModel, _beyond, reconstruct
 from cityweave.errors import ConfigError
 from cityweave.grid import Box, CellGrid
 from tests.dsm.conftest import Town
@@ -99,3 +100,19 @@ def test_memory_keeps_within_the_bound_whatever_the_range(small_town: Town, heig
 def test_too_little_memory_says_how_much_is_needed(small_town: Town) -> None:
     with pytest.raises(ConfigError, match=r"dsm.memory_mb: 2 is too little.*accepted: at least that"):
         reconstruct(small_town.views[:4], small_town.grid, small_town.heights_m, DsmConfig(memory_mb=2))
+
+
+def test_what_stands_beyond_a_block_hides_its_ground() -> None:
+    """A tower of 40 m, 10 m east of the block; a view whose rays lean half a metre east per metre up, one straight."""
+    hiding = np.full((80, 160), 0, np.float32)
+    hiding[30:50, 100:120] = 40
+    block = Block(slice(0, 80), slice(0, 80), slice(0, 80), slice(0, 80))
+    around = _beyond(hiding, (slice(0, 80), slice(0, 160)), block)
+    assert np.isnan(around.surface[:, :80]).all() and np.isnan(hiding).sum() == 0
+    leans = np.array([[0.5, 0.0], [0.0, 0.0]])
+    bottom = np.full((80, 80), -5, np.float32)
+    leaning, straight = around.horizons(bottom, 0.5, leans).reshape(2, 80, 80)
+    assert (straight == -5).all()
+    assert (leaning[:29] < 0).all() and (leaning[51:] < 0).all()
+    assert leaning[40, 79] == pytest.approx(40 - 10.5 / 0.5, abs=1.5)  # the ray that just passes the tower's near edge
+    assert (leaning[35:45, 62:] > 0).all() and (leaning[35:45, :58] < 0).all()

@@ -278,6 +278,7 @@ def write_heights(path: Path, grid: CellGrid, heights: np.ndarray, run: Run) -> 
         "sigma": np.full_like(surface, 0.3),
         "count": np.full(surface.shape, 5, np.uint8),
         "source": np.ones(surface.shape, np.uint8),
+        "deck": np.zeros(surface.shape, np.uint8),
     }
     group = zarr.create_group(path)
     for name, layer in layers.items():

@@ -11,6 +11,7 @@ import numpy as np
 from cityweave.aoi import Aoi, ViewLayer
 from cityweave.cameras import fit_local, geodetic_transform
 from cityweave.config import Config
+from cityweave.dsm.decks import may_be_decks
 from cityweave.dsm.ground import ground_heights
 from cityweave.dsm.reconstruct import reconstruct
 from cityweave.dsm.views import SweepView, luminance
@@ -29,6 +30,7 @@ _MEANING = {
     "sigma": "standard deviation of dsm",
     "count": "views that see the cell and agree about it",
     "source": "0 none, 1 measured, 2 filled",
+    "deck": "1 where another surface may lie below, as under a bridge",
 }
 
 
@@ -75,10 +77,11 @@ def tile_heights(config: Config, tile: Tile, aoi: Aoi) -> tuple[CellGrid, dict[s
         "sigma": model.sigma,
         "count": model.count,
         "source": model.source,
+        "deck": may_be_decks(model.dsm, ground, settings.gsd_m).astype(np.uint8),
     }
     window = matching.window_of(local_grid(output, tile))
     layers = {name: np.ascontiguousarray(layer[window]) for name, layer in layers.items()}
-    return output, layers, _notes(layers, views, refused) | _at_the_limits(layers, aoi)
+    return output, layers, _notes(layers, settings.gsd_m, views, refused) | _at_the_limits(layers, aoi)
 
 
 def matching_grids(config: Config, tile: Tile) -> tuple[CellGrid, CellGrid]:
@@ -97,9 +100,12 @@ def local_grid(grid: CellGrid, tile: Tile) -> CellGrid:
     )
 
 
-def _notes(layers: Mapping[str, np.ndarray], views: list[SweepView], refused: list[str]) -> dict[str, Any]:
+def _notes(
+    layers: Mapping[str, np.ndarray], gsd_m: float, views: list[SweepView], refused: list[str]
+) -> dict[str, Any]:
     measured = layers["source"] == 1
     return {
+        "deck_m2": round(float(layers["deck"].sum()) * gsd_m**2, 1),
         "views": [view.name for view in views],
         "left_out": refused,
         "measured_share": round(float(measured.mean()), 4),

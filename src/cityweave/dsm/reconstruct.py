@@ -76,10 +76,10 @@ class _Bounds:
     surface: np.ndarray
     bottom: np.ndarray
     top: np.ndarray
-    known: np.ndarray  # bool: the surface was found there, not taken from cells nearby
+    hiding: np.ndarray  # the surface where it surely hides what is behind it, NaN elsewhere
 
     def of(self, part: Callable[[np.ndarray], np.ndarray]) -> _Bounds:
-        return _Bounds(part(self.surface), part(self.bottom), part(self.top), part(self.known))
+        return _Bounds(part(self.surface), part(self.bottom), part(self.top), part(self.hiding))
 
 
 @dataclass(frozen=True)
@@ -111,14 +111,15 @@ def reconstruct(
     window = around.window_of(grid)
     wide = _coarse(views, around, heights_m, config)
     bounds = wide.of(lambda layer: layer[window])
-    hiding = np.where(wide.known, wide.surface, np.nan)
     found = _Found.nothing(grid.shape)
     factors = [float(config.upsample)] * len(views)
     halo_cells = round(config.matching_halo_m / grid.gsd_m)
     for block in blocks_of(
         views, factors, grid, bounds.bottom, bounds.top, config.step_m, halo_cells, config.memory_mb
     ):
-        found.put(_fine(views, block.grid(grid), bounds.of(block.of), _beyond(hiding, window, block), config), block)
+        found.put(
+            _fine(views, block.grid(grid), bounds.of(block.of), _beyond(wide.hiding, window, block), config), block
+        )
 
     count = np.maximum(found.count, median_around(found.count, AROUND_CELLS))
     clearness = Clearness.of(found.margin_bits, count)
@@ -207,9 +208,7 @@ def _coarse(views: Sequence[SweepView], grid: CellGrid, heights_m: tuple[float, 
         found = _match(stack, ranges, config, config.pair_share, None, None)
         kept = (block.kept_rows, block.kept_cols)
         surface[kept] = _trusted(found, config)[block.core()]
-    everywhere = np.full((len(views), coarse.rows * coarse.cols), -np.inf, np.float32)
-    told = agreement(stack, coarse, surface, everywhere, OCCLUDER_BITS)
-    known = told.agree >= np.maximum(config.occluder_share * told.seen, 2)
+    hiding = _hiding(surface, stack, coarse, config)
     if not np.isfinite(surface).any():
         surface = np.full(coarse.shape, np.float32(sum(heights_m) / 2))
     # What isn't trusted is searched where the trusted cells nearest to it are.
@@ -222,7 +221,17 @@ def _coarse(views: Sequence[SweepView], grid: CellGrid, heights_m: tuple[float, 
     cols = np.floor((grid.x_centres - coarse.box.xmin) / coarse.gsd_m).astype(np.int64)
     pick = np.ix_(rows, cols)
     bottom, top = np.maximum(bottom[pick], heights_m[0]), np.minimum(top[pick], heights_m[1])
-    return _Bounds(surface[pick], bottom, top, known[pick])
+    return _Bounds(surface[pick], bottom, top, hiding[pick])
+
+
+def _hiding(surface: np.ndarray, stack: CensusStack, grid: CellGrid, config: DsmConfig) -> np.ndarray:
+    """Where views confirm the coarse surface, less the outer cells of every roof: a coarse sweep makes roofs wider
+    than they are, and ground that is taken for hidden is lost."""
+    everywhere = np.full((stack.views, grid.rows * grid.cols), -np.inf, np.float32)
+    told = agreement(stack, grid, surface, everywhere, OCCLUDER_BITS)
+    confirmed = np.isfinite(surface) & (told.agree >= config.occluder_share * told.seen)
+    inner = ndimage.minimum_filter(np.where(confirmed, surface, -np.inf), 3)
+    return np.where(np.isfinite(inner), inner, np.nan).astype(np.float32)
 
 
 def _trusted(found: _Winner, config: DsmConfig) -> np.ndarray:

@@ -28,6 +28,7 @@ LAYERS: dict[str, tuple[str, float, str]] = {  # dtype, fill, meaning
     "sigma": ("float32", np.nan, "standard deviation of dsm"),
     "count": ("uint8", 0, "views that agree"),
     "source": ("uint8", 0, "0 none, 1 measured, 2 filled"),
+    "deck": ("uint8", 0, "1 where another surface may lie below, as under a bridge"),
 }
 _CACHE_MB = 64
 _LARGEST_CHUNK = 512
