@@ -299,6 +299,9 @@ class TextureConfig(Section):
     visibility_bias_m: float = Field(0.4, gt=0, description="how far behind the nearest surface a texel is still seen")
     view_power: float = Field(2.0, ge=0, description="preference for the view that sees a face best; 0: plain mean")
     robust_floor: float = Field(6.0, gt=0, description="disagreement of views, in 0..255, that counts as noise")
+    sharpen_steps: int = Field(4, ge=0, le=50, description="steps towards texels from which the views' pixels follow")
+    blur_px: float = Field(0.4, ge=0, le=2, description="sigma of the blur that the views' optics are taken to have")
+    prior_px: float = Field(0.1, gt=0, description="how many pixels of views the fused colour is worth in those steps")
 
 
 class MergeSlurmConfig(Section):

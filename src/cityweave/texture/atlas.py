@@ -22,6 +22,7 @@ from cityweave.texture.pack import shelf_pack
 
 _PLAIN_TEXELS = 16  # one patch of plain colour for rim and bottom; still two texels after three halvings
 _EDGE_INSET_PX = 0.5  # of the level's own texels; more makes roofs visibly smaller than their pictures
+_STEEPEST_ROOF = 0.2  # z of its normal
 _POLITE_SPLITS = 6  # rounds in which overlapping faces are moved to a chart together
 
 
@@ -83,6 +84,7 @@ class Band:
     normal: np.ndarray  # (m,3) unit
     chart: np.ndarray
     facing: np.ndarray
+    texel_m: float
 
     def points(self, texel: np.ndarray) -> np.ndarray:
         """(k,3) float64 local metres of flat texel numbers that lie in a chart."""
@@ -94,6 +96,11 @@ class Band:
 
     def normals(self, texel: np.ndarray) -> np.ndarray:
         return self.normal[self.face.ravel()[texel]]
+
+    def texel_m2(self, texel: np.ndarray) -> np.ndarray:
+        """(k,) surface under each texel: walls are unrolled, a roof is seen in plan and larger than that."""
+        area = np.full(len(texel), self.texel_m**2)
+        return area if len(self.chart) else area / np.maximum(self.normals(texel)[:, 2], _STEEPEST_ROOF)
 
 
 @dataclass(frozen=True)
@@ -138,7 +145,7 @@ def build_atlas(levels: list[TileMesh], around: Triangles, settings: AtlasSettin
     ]
     bands = [_top_band(levels[0], labels[0], around, layout, shape)]
     for k, (mesh, part) in enumerate(zip(levels, facades, strict=True)):
-        bands.append(_facade_band(mesh, part, starts[k], width >> k))
+        bands.append(_facade_band(mesh, part, starts[k], width >> k, settings.facade_texel_m * 2**k))
     return Atlas(layout, uv, bands, plain)
 
 
@@ -297,16 +304,17 @@ def _top_band(
         plan_face[free] = chosen[seen.face[free]]
         plan_bary[free] = seen.bary[free]
     normal = face_frame(scene.xyz, scene.faces).normal
-    return Band(0, face, bary, scene, normal, np.zeros((0, 4), np.int32), np.zeros((0, 2)))
+    return Band(0, face, bary, scene, normal, np.zeros((0, 4), np.int32), np.zeros((0, 2)), layout.top_texel_m)
 
 
-def _facade_band(mesh: TileMesh, part: _Facades, row0: int, width: int) -> Band:
+def _facade_band(mesh: TileMesh, part: _Facades, row0: int, width: int, texel_m: float) -> Band:
     triangles = Triangles(mesh.xyz(), mesh.faces[part.faces])
     normal = face_frame(triangles.xyz, triangles.faces).normal
     if not part.rows:
         empty = np.full((0, width), NO_FACE, np.int32)
-        return Band(row0, empty, np.zeros((0, width, 2), np.float32), triangles, normal, part.chart, part.facing)
+        bary = np.zeros((0, width, 2), np.float32)
+        return Band(row0, empty, bary, triangles, normal, part.chart, part.facing, texel_m)
     screen = part.corner_px.reshape(-1, 2)
     faces = np.arange(len(screen), dtype=np.int32).reshape(-1, 3)
     seen = rasterise(screen, np.zeros(len(screen)), faces, width, part.rows)
-    return Band(row0, seen.face, seen.bary, triangles, normal, part.chart, part.facing)
+    return Band(row0, seen.face, seen.bary, triangles, normal, part.chart, part.facing, texel_m)

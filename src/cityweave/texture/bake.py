@@ -1,8 +1,10 @@
-"""The bake: every texel's colour from the views that see it, in closed form.
+"""The bake: every texel's colour from the views that see it, in closed form, then a few steps that sharpen.
 
 Each view is rasterised once with everything that can stand before the tile. A texel asks every view for its pixel and
-for the highest surface there; views whose surface is higher don't see it. What the rest say is fused robustly.
-Memory: the views' windows and z-buffers, the atlas, and one block of texels times views; nothing grows with the city.
+for the highest surface there; views whose surface is higher don't see it. What the rest say is fused robustly, and on
+the finest level sharpened until the views' pixels follow from it (`sharpen.py`).
+Memory: the views' windows and z-buffers, the atlas, 16 bytes for every texel and view that sees it; nothing grows with
+the city.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from cityweave.io.textures import INFERRED, MAX_COUNT, OUTSIDE, TileTexture
 from cityweave.texture.atlas import Atlas, Band, Triangles
 from cityweave.texture.fill import chart_means, fill_charts, push_pull, spare_colours
 from cityweave.texture.fuse import fuse
+from cityweave.texture.sharpen import SharpenSettings, ViewPixels, sharpen
 from cityweave.texture.views import PreparedView, SourceView, VisibilitySettings, look, prepare
 
 _BLOCK = 1 << 16  # texels at a time
@@ -23,6 +26,7 @@ _BLOCK = 1 << 16  # texels at a time
 @dataclass(frozen=True)
 class BakeSettings:
     visibility: VisibilitySettings = field(default_factory=VisibilitySettings)
+    sharpening: SharpenSettings = field(default_factory=SharpenSettings)
     robust_floor: float = 6.0  # disagreement of views, 0..255 scale, that is still noise
     gamma: float = 1.0
     plain: tuple[int, int, int] = (128, 124, 118)  # rim and bottom
@@ -39,13 +43,16 @@ def bake(
     colour = np.zeros((layout.height, layout.width, 3), np.float32)
     provenance = np.full((layout.height, layout.width), OUTSIDE, np.uint8)
     default = np.asarray(settings.unknown, np.float64)
+    looks: list[tuple[Band, _Looks]] = []
     for number, band in enumerate(atlas.bands):
+        slack = settings.coarse_slack_m * (2.0 ** (number - 1) - 1.0) if number > 1 else 0.0
+        looks.append((band, _bake_band(band, prepared, slack, settings, _part(colour, band))))
+    _sharpen_finest(looks[:2], prepared, settings.sharpening, colour)
+    for number, (band, look_at) in enumerate(looks):
         rows, cols = band.face.shape
         if not rows:
             continue
-        slack = settings.coarse_slack_m * (2.0 ** (number - 1) - 1.0) if number > 1 else 0.0
-        part = colour[band.row0 : band.row0 + rows, :cols]
-        seen = _bake_band(band, prepared, slack, settings, part)
+        part, seen = _part(colour, band), look_at.count
         known = (seen > 0) & (seen < OUTSIDE)
         if number == 0:
             if known.any():
@@ -70,16 +77,54 @@ def _to_bytes(colour: np.ndarray, gamma: float) -> np.ndarray:
     return np.rint(value).astype(np.uint8)
 
 
+def _part(picture: np.ndarray, band: Band) -> np.ndarray:
+    rows, cols = band.face.shape
+    return picture[band.row0 : band.row0 + rows, :cols]
+
+
+@dataclass(frozen=True)
+class _Looks:
+    """Who saw a band: count uint8 [rows, cols] of views (0 none, OUTSIDE off the charts), and of the texels in charts
+    bool (views, texels)."""
+
+    count: np.ndarray
+    texels: np.ndarray
+    by_view: np.ndarray
+
+
+def _sharpen_finest(
+    looks: list[tuple[Band, _Looks]], views: list[PreparedView], settings: SharpenSettings, colour: np.ndarray
+) -> None:
+    """In place, the bands that the finest level shows: the views see them as one surface."""
+    if not settings.steps or not views:
+        return
+    points = np.concatenate([band.points(found.texels) for band, found in looks])
+    normals = np.concatenate([band.normals(found.texels) for band, found in looks])
+    texel_m2 = np.concatenate([band.texel_m2(found.texels) for band, found in looks])
+    places = [np.divmod(found.texels, band.face.shape[1]) for band, found in looks]
+    texels = np.concatenate([_part(colour, band)[place] for (band, _), place in zip(looks, places, strict=True)])
+    seen = np.concatenate([found.by_view for _, found in looks], axis=1)
+    pixels = [
+        ViewPixels.of(view, points, normals, texel_m2, seen[number], settings.blur_px)
+        for number, view in enumerate(views)
+    ]
+    sharp = sharpen(texels, pixels, settings)
+    parts = np.split(sharp, [len(looks[0][1].texels)])
+    for (band, _), place, part in zip(looks, places, parts, strict=True):
+        _part(colour, band)[place] = part
+
+
 def _bake_band(
     band: Band, views: list[PreparedView], slack_m: float, settings: BakeSettings, colour: np.ndarray
-) -> np.ndarray:
-    """Write colours of seen texels; return uint8 [rows, cols]: views that saw it (0 none), OUTSIDE off the charts."""
+) -> _Looks:
+    """Write the colours of seen texels."""
     inside = band.face >= 0
     texels = np.flatnonzero(inside)
     count = np.full(band.face.shape, OUTSIDE, np.uint8)
     count[inside] = 0
+    by_view = np.zeros((len(views), len(texels)), bool)
     if not views or not len(texels):
-        return count
+        return _Looks(count, texels, by_view)
     samples = np.zeros((_BLOCK, len(views), 3), np.float32)
     weights = np.zeros((_BLOCK, len(views)), np.float32)
     fused, number = np.zeros((_BLOCK, 3), np.float32), np.zeros(_BLOCK, np.int64)
@@ -92,12 +137,13 @@ def _bake_band(
         for v, view in enumerate(views):
             look(view, points, normals, slack_m, settings.visibility, one_colour[:n], one_weight[:n])
             samples[:n, v], weights[:n, v] = one_colour[:n], one_weight[:n]
+            by_view[v, start : start + n] = one_weight[:n] > 0
         fuse(samples[:n], weights[:n], settings.robust_floor, fused[:n], number[:n])
         hit = number[:n] > 0
         row, col = np.divmod(block[hit], band.face.shape[1])
         colour[row, col] = fused[:n][hit]
         flat_count[block] = np.minimum(number[:n], MAX_COUNT)
-    return count
+    return _Looks(count, texels, by_view)
 
 
 def _fill_band(band: Band, colour: np.ndarray, known: np.ndarray, default: np.ndarray) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,9 @@ from cityweave.io.textures import INFERRED, MAX_COUNT, OUTSIDE, save_texture
 from cityweave.manifest import Manifest, Products, Run, run_job
 from cityweave.mesh import TileMesh, load_levels
 from cityweave.plan import city_tiles, texture_rings, vertical_grid
-from cityweave.texture.atlas import AtlasSettings, Triangles, build_atlas, surface_triangles
+from cityweave.texture.atlas import Atlas, AtlasSettings, Triangles, build_atlas, surface_triangles
 from cityweave.texture.bake import BakeSettings, bake
+from cityweave.texture.sharpen import SharpenSettings
 from cityweave.texture.views import SourceView, VisibilitySettings
 
 _HEIGHT_SLACK_M = 2.0  # cameras are fitted a little beyond the meshes
@@ -28,7 +30,7 @@ def run(run: Run, tile: Tile) -> None:
     around = _neighbours(run.config, tile)
     inputs = {"ingest": run.manifest_path("ingest", tile), "survey": run.manifest_path("survey")}
     inputs |= {f"mesh/{other.name}": run.manifest_path("mesh", other) for other in [tile, *around]}
-    run_job(run, "texture", lambda products: _work(run, tile, around, products), tile=tile, inputs=inputs)
+    run_job(run, "texture", lambda products: _work(run, tile, products), tile=tile, inputs=inputs)
 
 
 def _neighbours(config: Config, tile: Tile) -> list[Tile]:
@@ -37,28 +39,17 @@ def _neighbours(config: Config, tile: Tile) -> list[Tile]:
     return [other for other in tile.ring(texture_rings(config)) if other in known and other != tile]
 
 
-def _work(run: Run, tile: Tile, around: list[Tile], products: Products) -> None:
-    manifest = Manifest.read(run.manifest_path("mesh", tile))
-    if manifest.quarantined:
-        raise Quarantine(manifest.quarantined)
-    ingested = Manifest.read(run.manifest_path("ingest", tile))
-    if ingested.quarantined:
-        raise Quarantine(ingested.quarantined)
-    levels = load_levels(manifest.product("mesh"))
-    own = surface_triangles(levels[0])
-    occluders = _occluders(run, levels[0], own, around)
-    scene = Triangles.joined([own, occluders])
-    views = _views(run.config, tile, Aoi(ingested.product("aoi")), _survey(run), levels[0], scene)
-    settings = run.config.texture
-    atlas = build_atlas(
-        levels,
-        occluders,
-        AtlasSettings(settings.top_texel_m, settings.facade_texel_m, settings.padding_px, settings.steep_deg),
+def _work(run: Run, tile: Tile, products: Products) -> None:
+    for stage in ("mesh", "ingest"):
+        if quarantined := Manifest.read(run.manifest_path(stage, tile)).quarantined:
+            raise Quarantine(quarantined)
+    scene, settings = scene_of(run, tile), run.config.texture
+    sharpening = SharpenSettings(
+        settings.sharpen_steps, settings.blur_px, prior=settings.prior_px, outlier_floor=settings.robust_floor
     )
-    visibility = VisibilitySettings(bias_m=settings.visibility_bias_m, view_power=settings.view_power)
-    texture = bake(
-        atlas, own, occluders, views, BakeSettings(visibility=visibility, robust_floor=settings.robust_floor)
-    )
+    bake_settings = BakeSettings(scene.visibility, sharpening, settings.robust_floor)
+    atlas, views = scene.atlas, scene.views
+    texture = bake(atlas, scene.own, scene.occluders, views, bake_settings)
     with products.path("texture") as folder:
         save_texture(folder, texture)
     inside = texture.provenance[texture.provenance != OUTSIDE]
@@ -70,6 +61,33 @@ def _work(run: Run, tile: Tile, around: list[Tile], products: Products) -> None:
         "observed_share": round(float((inside != INFERRED).mean()), 4),
         "mean_views": round(float(seen.mean()), 3) if seen.size else 0.0,
     }
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a tile's texture is made from."""
+
+    atlas: Atlas
+    own: Triangles
+    occluders: Triangles
+    views: list[SourceView]
+    visibility: VisibilitySettings
+
+
+def scene_of(run: Run, tile: Tile) -> Scene:
+    settings = run.config.texture
+    levels = load_levels(Manifest.read(run.manifest_path("mesh", tile)).product("mesh"))
+    own = surface_triangles(levels[0])
+    occluders = _occluders(run, levels[0], own, _neighbours(run.config, tile))
+    aoi = Aoi(Manifest.read(run.manifest_path("ingest", tile)).product("aoi"))
+    views = _views(run.config, tile, aoi, _survey(run), levels[0], Triangles.joined([own, occluders]))
+    atlas = build_atlas(
+        levels,
+        occluders,
+        AtlasSettings(settings.top_texel_m, settings.facade_texel_m, settings.padding_px, settings.steep_deg),
+    )
+    visibility = VisibilitySettings(bias_m=settings.visibility_bias_m, view_power=settings.view_power)
+    return Scene(atlas, own, occluders, views, visibility)
 
 
 def _survey(run: Run) -> dict[str, Any]:
