@@ -158,6 +158,9 @@ class PointingConfig(Section):
 
 class SurveyConfig(Section):
     pointing: PointingConfig = PointingConfig()
+    exposure: Literal["solved", "none"] = Field(
+        "solved", description="views brought to the brightness of one of them; none: taken as they are"
+    )
     sample_gsd_m: float = Field(4.0, gt=0, description="cell size at which radiometry is compared between views")
 
 

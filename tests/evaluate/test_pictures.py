@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from cityweave.cameras import Pinhole
-from cityweave.evaluate.images import psnr, ssim, ssim_map
+from cityweave.evaluate.images import psnr, sharpness, ssim, ssim_map
 from cityweave.evaluate.texture import TextureScore, core_mask, seam_step
 from cityweave.grid import Box
 from cityweave.render.textured import NO_TILE, Frame, MapView, TexturedMesh, render
@@ -43,6 +43,14 @@ def test_ssim_is_that_of_the_paper() -> None:
     expected = (2 * ma * mb + 1e-4) * (2 * cov + 9e-4) / ((ma**2 + mb**2 + 1e-4) * (va + vb + 9e-4))
     np.testing.assert_allclose(ssim_map(a, b), expected, atol=1e-12)
     assert ssim(picture(), picture(), EVERYWHERE) == pytest.approx(1.0)
+
+
+def test_sharpness_falls_with_blur_along_either_axis_and_ignores_brightness() -> None:
+    noise = np.random.default_rng(3).random((64, 80, 3))
+    found = [sharpness(gaussian_filter(noise, (0, sigma, 0)), EVERYWHERE) for sigma in (0.0, 0.5, 1.0, 2.0, 4.0)]
+    assert found[0] > 0.8 and found[-1] < 0.5 and found == sorted(found, reverse=True)
+    assert sharpness(0.5 * noise + 0.2, EVERYWHERE) == pytest.approx(found[0])
+    assert sharpness(np.ones((64, 80, 3)), EVERYWHERE) == 0
 
 
 def plane(west: float, colour: tuple[int, int, int], z: float = 0.0) -> TexturedMesh:

@@ -11,7 +11,7 @@ from cityweave.manifest import Manifest, Run
 from cityweave.plan import load_config
 from cityweave.survey import job
 from cityweave.survey.envelope import MARGIN_M, WINDOW_M, height_range
-from cityweave.survey.exposure import display_range, normalisations
+from cityweave.survey.exposure import display_range, normalisations, unchanged
 from tests import pictures
 
 BOX = Box(315392, 4161536, 315520, 4161664)
@@ -51,6 +51,10 @@ def test_exposure_takes_every_view_to_the_reference(facts: dict) -> None:
     assert b["exposure"]["gain"][0] == pytest.approx(0.8, rel=0.01)
     assert b["exposure"]["offset"][0] + 640 * b["exposure"]["gain"][0] == pytest.approx(480, abs=4)
     assert a["display"] == b["display"] and 200 <= a["display"]["low"][0] < a["display"]["high"][0] <= 1000
+
+
+def test_exposure_can_be_left_alone() -> None:
+    assert unchanged({"a": np.zeros((2, 9))}) == {"a": {"gain": [1.0, 1.0], "offset": [0.0, 0.0]}}
 
 
 def test_other_sources_are_described(facts: dict) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cityweave.cameras import Pinhole
-from cityweave.evaluate.images import psnr, ssim
+from cityweave.evaluate.images import psnr, sharpness, ssim
 from cityweave.grid import Box
 from cityweave.io.textures import MAX_COUNT
 from cityweave.render.textured import NO_TILE, Frame, fragments_of
@@ -33,6 +33,8 @@ class TextureScore:
 
     psnrs: list[float] = field(default_factory=list)
     ssims: list[float] = field(default_factory=list)
+    sharp: list[float] = field(default_factory=list)
+    true_sharp: list[float] = field(default_factory=list)
     shares: list[float] = field(default_factory=list)
     scored: int = 0
     observed: int = 0
@@ -48,6 +50,8 @@ class TextureScore:
         # Identical pictures would have an infinite PSNR; 8 bits can't show an error under 1/512.
         self.psnrs.append(min(psnr(ours, target, scored), 20 * np.log10(512.0)))
         self.ssims.append(ssim(ours, target, scored))
+        self.sharp.append(sharpness(ours, scored))
+        self.true_sharp.append(sharpness(target, scored))
         self.shares.append(share)
         provenance = frame.centre(frame.provenance)
         seen = frame.centre(frame.tile) != NO_TILE
@@ -56,7 +60,7 @@ class TextureScore:
         return True
 
     def figures(self) -> tuple[dict[str, float | None], dict[str, str]]:
-        names = ("psnr", "ssim", "scored_share", "observed_share")
+        names = ("psnr", "ssim", "sharpness", "true_sharpness", "scored_share", "observed_share")
         if not self.psnrs:
             n = len(self.left_out)
             reason = f"none of {n} views has half of its pixels in the core" if n else "there are no unseen views"
@@ -64,6 +68,8 @@ class TextureScore:
         return {
             "psnr": float(np.mean(self.psnrs)),
             "ssim": float(np.mean(self.ssims)),
+            "sharpness": float(np.mean(self.sharp)),
+            "true_sharpness": float(np.mean(self.true_sharp)),
             "scored_share": float(np.mean(self.shares)),
             "observed_share": self.observed / self.scored,
         }, {}

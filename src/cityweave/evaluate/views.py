@@ -42,7 +42,7 @@ def tiles_in_view(city: City, camera: Pinhole, heights_m: tuple[float, float]) -
 
 def texture_figures(city: City, truth: Truth, pictures: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Writes `{view}.jpg` (truth beside ours) into `pictures` for the first views that count."""
-    names = ("psnr", "ssim", "scored_share", "observed_share", "seam_step")
+    names = ("psnr", "ssim", "sharpness", "true_sharpness", "scored_share", "observed_share", "seam_step")
     if not city.with_texture:
         return dict.fromkeys(names), dict.fromkeys(names, "no tile has a texture")
     mesh, views = truth.mesh, truth.views()

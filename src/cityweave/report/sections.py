@@ -180,12 +180,21 @@ def _texture(out: Page, m: Material) -> None:
     )
     out.add(
         page.table(
-            ("", "PSNR", "SSIM", "pixels in the core", "of them observed", "colour step at borders"),
+            (
+                "",
+                "PSNR",
+                "SSIM",
+                "sharpness, and that of the truth",
+                "pixels in the core",
+                "of them observed",
+                "colour step at borders",
+            ),
             [
                 [
                     "unseen views",
                     measured(number(t["psnr"]), "dB"),
                     number(t["ssim"]),
+                    f"{number(t['sharpness'])}, {number(t['true_sharpness'])}",
                     measured(share(t["scored_share"]), "%"),
                     measured(share(t["observed_share"]), "%"),
                     measured(number(t["seam_step"]), "×"),

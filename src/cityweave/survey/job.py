@@ -22,7 +22,7 @@ from cityweave.manifest import Products, Run, run_job
 from cityweave.plan import base_folder, resolved_sources, rpc_beside, survey_reach_m, vertical_grid
 from cityweave.survey.coarse import coarse_range
 from cityweave.survey.envelope import WINDOW_M, corner, terrain_grid, terrain_ranges, windows
-from cityweave.survey.exposure import display_range, normalisations, reference_view, sample_grid, sample_view
+from cityweave.survey.exposure import display_range, normalisations, reference_view, sample_grid, sample_view, unchanged
 from cityweave.survey.inventory import Place, describe_heights, describe_ortho, describe_view
 from cityweave.survey.pointing import Pointing, solve_pointing
 from cityweave.survey.ties import Reach, TieView
@@ -163,7 +163,8 @@ def _exposures(
         rpc = rpc_from_json(view["rpc"]).corrected(pointing.corrections.get(source.name))
         with open_raster(source.path) as dataset:
             samples[source.name] = sample_view(dataset, rpc, place, grid, heights, source.mask)
-    exposure = normalisations(samples, reference)
+    solved = config.survey.exposure == "solved"
+    exposure = normalisations(samples, reference) if solved else unchanged(samples)
     by_name = {view["name"]: view for view in views}
     display = display_range(by_name[reference], samples[reference])
     out = {}
