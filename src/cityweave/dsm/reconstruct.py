@@ -21,6 +21,7 @@ from cityweave.grid import CellGrid
 
 COST_UNIT = CENSUS_BITS * COST_PER_BIT
 COARSE_PATCH_CELLS, COARSE_MARGIN_BITS = 20, 3.0  # what the coarse sweep finds counts from either of them on
+GROUND_REACH_M = 20.0  # within this of a cell there is ground, or a lower roof
 UNSEEN_TIMES = 1.5
 OCCLUDER_BITS = 0.3 * CENSUS_BITS  # unlike bits up to which a view confirms what is to hide other cells
 
@@ -173,7 +174,7 @@ def _fine(views: Sequence[SweepView], grid: CellGrid, bounds: _Bounds, around: _
     surface = _cleaned(winner.surface, views, leans, config)
     horizon = horizon_of(surface)
     told = agreement(stack, grid, surface, horizon, config.agree_share * CENSUS_BITS)
-    surface = np.where(told.shown >= 2, surface, np.nan)
+    surface = np.where((told.shown >= 2) & _shown(stack, grid, bounds.bottom), surface, np.nan)
     return _Found(surface, winner.margin_bits, told.agree, told.unlike_bits, guide.reshape(grid.shape))
 
 
@@ -208,6 +209,7 @@ def _coarse(views: Sequence[SweepView], grid: CellGrid, heights_m: tuple[float, 
         found = _match(stack, ranges, config, config.pair_share, None, None)
         kept = (block.kept_rows, block.kept_cols)
         surface[kept] = _trusted(found, config)[block.core()]
+    surface = _seen_down_to_the_ground(surface, stack, coarse)
     hiding = _hiding(surface, stack, coarse, config)
     if not np.isfinite(surface).any():
         surface = np.full(coarse.shape, np.float32(sum(heights_m) / 2))
@@ -222,6 +224,20 @@ def _coarse(views: Sequence[SweepView], grid: CellGrid, heights_m: tuple[float, 
     pick = np.ix_(rows, cols)
     bottom, top = np.maximum(bottom[pick], heights_m[0]), np.minimum(top[pick], heights_m[1])
     return _Bounds(surface[pick], bottom, top, hiding[pick])
+
+
+def _seen_down_to_the_ground(surface: np.ndarray, stack: CensusStack, grid: CellGrid) -> np.ndarray:
+    """Without cells that two views show at the height found, but not at that of the ground nearby. Where the pictures
+    end, the higher the more of them lies in both, and what isn't in both can't be told from what is too high."""
+    reach = 2 * round(GROUND_REACH_M / grid.gsd_m) + 1
+    lowest = ndimage.minimum_filter(np.where(np.isfinite(surface), surface, np.inf), reach)
+    return np.where(_shown(stack, grid, lowest), surface, np.nan).astype(np.float32)
+
+
+def _shown(stack: CensusStack, grid: CellGrid, heights_m: np.ndarray) -> np.ndarray:
+    """Where two views or more hold a cell at its height, hidden or not."""
+    everywhere = np.full((stack.views, grid.rows * grid.cols), -np.inf, np.float32)
+    return agreement(stack, grid, heights_m, everywhere, 0.0).shown >= 2
 
 
 def _hiding(surface: np.ndarray, stack: CensusStack, grid: CellGrid, config: DsmConfig) -> np.ndarray:
