@@ -10,7 +10,8 @@ from cityweave import cores
 from cityweave.config import DsmConfig
 from cityweave.dsm.blocks import Block
 from cityweave.dsm.confidence import FILLED, MEASURED
-from cityweave.dsm.reconstruct import HeightModel, _beyond, reconstruct
+from cityweave.dsm.reconstruct import HeightModel, _beyond, _seen_down_to_the_ground, reconstruct
+from cityweave.dsm.views import census_stack
 from cityweave.errors import ConfigError
 from cityweave.grid import Box, CellGrid
 from tests.dsm.conftest import Town
@@ -83,6 +84,25 @@ def test_invalid_pixels_leave_a_hole_that_is_marked_as_filled(small_town: Town) 
     rows = cols = slice(2 * (8 + 28), 2 * (8 + 36))
     assert (found.source[rows, cols] == FILLED).mean() > 0.5
     assert np.isfinite(found.dsm).all()
+
+
+def test_what_is_seen_but_not_the_ground_below_is_no_height(small_town: Town) -> None:
+    """One picture of a pair ends in the middle of the town; beyond that line it still shows what is high enough."""
+    steep, leaning = small_town.views[0], small_town.views[3]
+    grid = CellGrid.covering(small_town.grid.box, 1.0)
+    columns = np.arange(leaning.image.shape[1]) + 0.5
+    end = leaning.camera.project(np.array([32.0]), np.array([32.0]), np.array([0.0]))[0][0]
+    at = [leaning.camera.project(grid.x_centres[None, :], grid.y_centres[:, None], z)[0] for z in (0.0, 60.0)]
+    side = 1 if at[1].mean() > at[0].mean() else -1  # so that going up leads into the picture
+    cut = replace(leaning, valid=leaning.valid & (side * (columns - end) > 0)[None, :])
+    stack = census_stack([steep, cut], [1.0, 1.0], 1)
+    ground, sky = (side * (u - end) > 8 for u in at)
+    towers = np.zeros(grid.shape, np.float32)
+    towers[::16, ::16] = 60
+    kept = _seen_down_to_the_ground(towers, stack, grid)
+    only_sky = (side * (at[0] - end) < -2) & sky
+    assert only_sky.mean() > 0.1 and np.isnan(kept[only_sky]).all()
+    assert (kept[ground] == towers[ground]).all() and (kept[ground] == 60).any()
 
 
 @pytest.mark.parametrize("heights_m", [(-12.0, 130.0), (-300.0, 700.0)])

@@ -13,6 +13,7 @@ from cityweave.dsm.blocks import Block, blocks_of, cropped, pixel_window, window
 from cityweave.dsm.confidence import AROUND_CELLS, ENOUGH_VIEWS, FILLED, MEASURED, NONE, Clearness, Clues, sigma_m
 from cityweave.dsm.holes import fill_holes
 from cityweave.dsm.sgm import aggregate, winners
+from cityweave.dsm.slender import needles
 from cityweave.dsm.surface import drop_small_components, median_around, smooth, without_islands
 from cityweave.dsm.sweep import COST_PER_BIT, HeightRanges, sweep_costs
 from cityweave.dsm.views import CENSUS_BITS, CensusStack, SweepView, census_stack, leans_of, ortho_luminance
@@ -127,6 +128,13 @@ def reconstruct(
     clear = np.isfinite(found.surface) & clearness.enough(len(views), config.min_margin)
     measured = without_islands(clear, config.min_component_cells)
     dsm = fill_holes(np.where(measured, found.surface, np.nan), config.small_hole_cells, config.component_jump_m)
+    if len(views) == 2 and count.max() >= 2:  # a third view would contradict
+        usual_bits = max(float(np.median(found.unlike_bits[count >= 2])), 1.0)
+        wrong = needles(dsm, measured, found.unlike_bits, usual_bits, config.component_jump_m, grid.gsd_m)
+        if wrong.any():
+            measured &= ~wrong
+            surface = np.where(measured, found.surface, np.nan)
+            dsm = fill_holes(surface, config.small_hole_cells, config.component_jump_m)
     source = np.where(measured, MEASURED, np.where(np.isfinite(dsm), FILLED, NONE)).astype(np.uint8)
     parallax_m = _pixel_of_parallax_m(views, leans_of(views))
     clues = Clues(dsm, source, clearness, found.unlike_bits, found.luminance, len(views), parallax_m, grid.gsd_m)

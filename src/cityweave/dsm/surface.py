@@ -13,9 +13,14 @@ STRIP = 256  # cells worked on at once; what is held of them stays in the neares
 
 def drop_small_components(surface_m: np.ndarray, jump_m: float, min_cells: int) -> np.ndarray:
     """A copy in which patches of under `min_cells` cells, cut off by jumps above `jump_m`, are NaN."""
-    labels = _components(surface_m.astype(np.float32), np.float32(jump_m))
+    labels = patches_between_jumps(surface_m, jump_m)
     sizes = np.bincount(labels.ravel(), minlength=labels.size + 1)
     return np.where(sizes[labels] >= min_cells, surface_m, np.nan).astype(np.float32)
+
+
+def patches_between_jumps(surface_m: np.ndarray, jump_m: float) -> np.ndarray:
+    """(rows, cols) int32 numbers, not dense, of the patches that jumps above `jump_m` cut off; NaN is a patch alone."""
+    return _components(surface_m.astype(np.float32), np.float32(jump_m))  # type: ignore[no-any-return]
 
 
 def without_islands(mask: np.ndarray, min_cells: int) -> np.ndarray:
