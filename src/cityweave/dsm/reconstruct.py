@@ -23,7 +23,7 @@ from cityweave.grid import CellGrid
 COST_UNIT = CENSUS_BITS * COST_PER_BIT
 COARSE_PATCH_CELLS, COARSE_MARGIN_BITS = 20, 3.0  # what the coarse sweep finds counts from either of them on
 GROUND_REACH_M = 20.0  # within this of a cell there is ground, or a lower roof
-UNSEEN_TIMES = 1.5
+UNSEEN_TIMES, UNSEEN_REACH_M, LEAST_ALIKE = 1.05, 12.0, 0.05
 OCCLUDER_BITS = 0.3 * CENSUS_BITS  # unlike bits up to which a view confirms what is to hide other cells
 
 
@@ -161,6 +161,7 @@ def _fine(views: Sequence[SweepView], grid: CellGrid, bounds: _Bounds, around: _
     stack = census_stack(views, [config.upsample] * len(views), spacing)
     leans = leans_of(views)
     outer = around.horizons(bounds.bottom, grid.gsd_m, leans)
+    reach = round(UNSEEN_REACH_M / grid.gsd_m)
 
     def horizon_of(surface: np.ndarray) -> np.ndarray:
         inner = horizons(surface, bounds.bottom, grid.gsd_m, leans)
@@ -177,7 +178,7 @@ def _fine(views: Sequence[SweepView], grid: CellGrid, bounds: _Bounds, around: _
         occluder = np.where(told.agree >= config.occluder_share * told.seen, surface, np.nan)
         horizon = horizon_of(occluder)
         guide = ortho_luminance(views, grid, winner.surface, horizon)
-        winner = _match(stack, ranges, config, config.visible_pair_share, horizon, guide, _unseen_bits(told))
+        winner = _match(stack, ranges, config, config.visible_pair_share, horizon, guide, _unseen_bits(told, reach))
 
     surface = _cleaned(winner.surface, views, leans, config)
     horizon = horizon_of(surface)
@@ -186,11 +187,15 @@ def _fine(views: Sequence[SweepView], grid: CellGrid, bounds: _Bounds, around: _
     return _Found(surface, winner.margin_bits, told.agree, told.unlike_bits, guide.reshape(grid.shape))
 
 
-def _unseen_bits(told: Agreement) -> float:
+def _unseen_bits(told: Agreement, reach_cells: int) -> np.ndarray:
     """What a height costs that views would have to look through a roof for, little more than a match. If it cost as
-    much as unrelated pixels, the roof would win that ground: among many pairs some are alike by chance."""
-    alike = told.unlike_bits[told.agree >= 2]
-    return min(UNSEEN_TIMES * float(np.median(alike)) if alike.size else CENSUS_BITS / 2, CENSUS_BITS / 2)
+    much as unrelated pixels, the roof would win that ground: among many pairs some are alike by chance. A match costs
+    what is usual around the cell, so that it is the same in every tile."""
+    alike = (told.agree >= 2).astype(np.float32)
+    share = ndimage.uniform_filter(alike, 2 * reach_cells + 1)
+    bits = ndimage.uniform_filter(told.unlike_bits * alike, 2 * reach_cells + 1) / np.maximum(share, 1e-6)
+    cost = np.where(share > LEAST_ALIKE, UNSEEN_TIMES * bits, CENSUS_BITS / 2)
+    return np.minimum(cost, CENSUS_BITS / 2).astype(np.float32).ravel()
 
 
 def _showing(views: Sequence[SweepView], grid: CellGrid, bottom_m: np.ndarray, top_m: np.ndarray) -> list[SweepView]:
@@ -272,7 +277,7 @@ def _match(
     share: float,
     horizon: np.ndarray | None,
     guide: np.ndarray | None,
-    unseen_bits: float = CENSUS_BITS / 2,
+    unseen_bits: np.ndarray | None = None,
 ) -> _Winner:
     """One sweep and its regularised winner. Without a `guide` it is the coarse sweep."""
     cost = sweep_costs(stack, ranges, share, horizon, unseen_bits)

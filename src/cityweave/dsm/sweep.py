@@ -62,15 +62,18 @@ def sweep_costs(
     ranges: HeightRanges,
     share: float,
     horizon_m: np.ndarray | None = None,
-    unseen_bits: float = CENSUS_BITS / 2,
+    unseen_bits: np.ndarray | None = None,
 ) -> np.ndarray:
     """uint8 cost of every (cell, height) of `ranges`.
 
     Among the views that may see the point, the best `share` of all pairs counts: occluded views and moving things spoil
     some pairs, never all. With `horizon_m` (views, cells), a view takes part only above its horizon. A height that
-    fewer than two views see costs `unseen_bits`, by default what unrelated pixels differ by.
+    fewer than two views see costs `unseen_bits` (cells,), by default what unrelated pixels differ by.
     """
     grid = ranges.grid
+    if unseen_bits is None:
+        unseen_bits = np.full(len(ranges.low), CENSUS_BITS / 2)
+    unseen = np.round(unseen_bits * COST_PER_BIT).astype(np.uint8)
     if horizon_m is None:
         horizon_m = np.empty((0, 0), np.float32)
     out = np.empty(ranges.start[-1], np.uint8)
@@ -79,7 +82,7 @@ def sweep_costs(
         _costs(
             stack.words, stack.offsets, stack.widths, stack.heights, stack.coefficients, stack.centres, stack.scales,
             grid.x_centres, grid.y_centres, ranges.low, ranges.start, ranges.step_m, share, horizon_m,
-            round(unseen_bits * COST_PER_BIT), *cells, out,
+            unseen, *cells, out,
         )  # fmt: skip
 
     side_by_side(fill, shares(len(ranges.low)))
@@ -121,6 +124,7 @@ def _costs(  # type: ignore[no-untyped-def]
     for count in range(2, views + 1):
         kept[count] = np.int64(np.ceil(count * (count - 1) // 2 * share))
     best = np.empty((max(1, kept[views]), BATCH), np.uint8)
+    else_cost = np.empty(BATCH, np.uint8)
     filled, done = 0, start[first]
     for cell in range(first, end):
         entry = start[cell]
@@ -129,10 +133,11 @@ def _costs(  # type: ignore[no-untyped-def]
         _along_height(coefficients, centres, scales, xs[cell % cols], ys[cell // cols], z, step, u, v)
         while entry < start[cell + 1]:
             if filled == BATCH:
-                _batch_costs(seen, filled, best, kept, unseen, out[done : done + filled])
+                _batch_costs(seen, filled, best, kept, else_cost, out[done : done + filled])
                 done += filled
                 filled = 0
             n = min(start[cell + 1] - entry, BATCH - filled)
+            else_cost[filled : filled + n] = unseen[cell]
             for i in range(views):
                 above = np.float32(-np.inf) if len(horizon) == 0 else horizon[i, cell]
                 _gather(
@@ -141,7 +146,7 @@ def _costs(  # type: ignore[no-untyped-def]
             z += n * step
             filled += n
             entry += n
-    _batch_costs(seen, filled, best, kept, unseen, out[done : done + filled])
+    _batch_costs(seen, filled, best, kept, else_cost, out[done : done + filled])
 
 
 @njit(cache=True, nogil=True)
@@ -164,7 +169,7 @@ def _gather(words, offset, width, height, u, v, z, step, above, out):  # type: i
 
 
 @njit(cache=True, nogil=True)
-def _batch_costs(seen, n, best, kept, unseen, out):  # type: ignore[no-untyped-def]
+def _batch_costs(seen, n, best, kept, else_cost, out):  # type: ignore[no-untyped-def]
     """Mean unlike bits of the best pairs of every entry: each pair is pushed through a sorted list of the best."""
     best[:] = NO_PAIR
     pair = np.empty(BATCH, np.uint8)
@@ -188,4 +193,4 @@ def _batch_costs(seen, n, best, kept, unseen, out):  # type: ignore[no-untyped-d
                 total[e] += best[k, e]
     for e in range(n):
         keep = kept[count[e]]
-        out[e] = unseen if keep == 0 else (total[e] * COST_PER_BIT + keep // 2) // keep
+        out[e] = else_cost[e] if keep == 0 else (total[e] * COST_PER_BIT + keep // 2) // keep
