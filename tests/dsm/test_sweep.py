@@ -53,7 +53,7 @@ def test_without_two_views_the_cost_is_neutral(small_town: Town, patch: tuple[Ce
     horizon = np.full((6, truth.size), 1e6, np.float32)
     horizon[0] = -1e6
     assert (sweep_costs(stack, ranges, 0.5, horizon) == COST_PER_BIT * CENSUS_BITS // 2).all()
-    assert (sweep_costs(stack, ranges, 0.5, horizon, unseen_bits=13) == COST_PER_BIT * 13).all()
+    assert (sweep_costs(stack, ranges, 0.5, horizon, unseen_bits=np.full(truth.size, 13.0)) == COST_PER_BIT * 13).all()
     assert (
         sweep_costs(census_stack(small_town.views[:1], [2], 1), ranges, 0.5) == COST_PER_BIT * CENSUS_BITS // 2
     ).all()

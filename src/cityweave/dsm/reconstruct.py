@@ -23,7 +23,7 @@ from cityweave.grid import CellGrid
 COST_UNIT = CENSUS_BITS * COST_PER_BIT
 COARSE_PATCH_CELLS, COARSE_MARGIN_BITS = 20, 3.0  # what the coarse sweep finds counts from either of them on
 GROUND_REACH_M = 20.0  # within this of a cell there is ground, or a lower roof
-UNSEEN_TIMES, UNSEEN_REACH_M, LEAST_ALIKE = 1.05, 12.0, 0.05
+UNSEEN_TIMES, UNSEEN_REACH_M, LEAST_ALIKE = 1.1, 12.0, 0.05
 OCCLUDER_BITS = 0.3 * CENSUS_BITS  # unlike bits up to which a view confirms what is to hide other cells
 
 
