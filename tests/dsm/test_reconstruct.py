@@ -10,7 +10,8 @@ from cityweave import cores
 from cityweave.config import DsmConfig
 from cityweave.dsm.blocks import Block
 from cityweave.dsm.confidence import FILLED, MEASURED
-from cityweave.dsm.reconstruct import HeightModel, _beyond, _seen_down_to_the_ground, reconstruct
+from cityweave.dsm.hiding import Surroundings, seen_down_to_the_ground
+from cityweave.dsm.reconstruct import HeightModel, reconstruct
 from cityweave.dsm.views import census_stack
 from cityweave.errors import ConfigError
 from cityweave.grid import Box, CellGrid
@@ -99,7 +100,7 @@ def test_what_is_seen_but_not_the_ground_below_is_no_height(small_town: Town) ->
     ground, sky = (side * (u - end) > 8 for u in at)
     towers = np.zeros(grid.shape, np.float32)
     towers[::16, ::16] = 60
-    kept = _seen_down_to_the_ground(towers, stack, grid)
+    kept = seen_down_to_the_ground(towers, stack, grid)
     only_sky = (side * (at[0] - end) < -2) & sky
     assert only_sky.mean() > 0.1 and np.isnan(kept[only_sky]).all()
     assert (kept[ground] == towers[ground]).all() and (kept[ground] == 60).any()
@@ -127,7 +128,7 @@ def test_what_stands_beyond_a_block_hides_its_ground() -> None:
     hiding = np.full((80, 160), 0, np.float32)
     hiding[30:50, 100:120] = 40
     block = Block(slice(0, 80), slice(0, 80), slice(0, 80), slice(0, 80))
-    around = _beyond(hiding, (slice(0, 80), slice(0, 160)), block)
+    around = Surroundings.of(hiding, (slice(0, 80), slice(0, 160)), block)
     assert np.isnan(around.surface[:, :80]).all() and np.isnan(hiding).sum() == 0
     leans = np.array([[0.5, 0.0], [0.0, 0.0]])
     bottom = np.full((80, 80), -5, np.float32)

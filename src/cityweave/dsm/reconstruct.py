@@ -11,6 +11,7 @@ from scipy import ndimage
 from cityweave.config import DsmConfig
 from cityweave.dsm.blocks import Block, blocks_of, cropped, pixel_window, window_size
 from cityweave.dsm.confidence import AROUND_CELLS, ENOUGH_VIEWS, FILLED, MEASURED, NONE, Clearness, Clues, sigma_m
+from cityweave.dsm.hiding import OCCLUDER_BITS, Surroundings, hiding, seen_down_to_the_ground, shown
 from cityweave.dsm.holes import fill_holes
 from cityweave.dsm.sgm import aggregate, winners
 from cityweave.dsm.slender import needles
@@ -22,9 +23,7 @@ from cityweave.grid import CellGrid
 
 COST_UNIT = CENSUS_BITS * COST_PER_BIT
 COARSE_PATCH_CELLS, COARSE_MARGIN_BITS = 20, 3.0  # what the coarse sweep finds counts from either of them on
-GROUND_REACH_M = 20.0  # within this of a cell there is ground, or a lower roof
 UNSEEN_TIMES, UNSEEN_REACH_M, LEAST_ALIKE = 1.1, 12.0, 0.05
-OCCLUDER_BITS = 0.3 * CENSUS_BITS  # unlike bits up to which a view confirms what is to hide other cells
 
 
 @dataclass(frozen=True)
@@ -84,20 +83,6 @@ class _Bounds:
         return _Bounds(part(self.surface), part(self.bottom), part(self.top), part(self.hiding))
 
 
-@dataclass(frozen=True)
-class _Around:
-    """The coarse surface of everything that may hide a block's cells, on the fine grid; NaN in the block itself."""
-
-    surface: np.ndarray
-    core: tuple[slice, slice]  # the block in it
-
-    def horizons(self, bottom: np.ndarray, gsd_m: float, leans: np.ndarray) -> np.ndarray:
-        asked = np.full(self.surface.shape, np.nan, np.float32)
-        asked[self.core] = bottom
-        found = horizons(self.surface, asked, gsd_m, leans).reshape(len(leans), *self.surface.shape)
-        return found[:, *self.core].reshape(len(leans), -1)
-
-
 def reconstruct(
     views: Sequence[SweepView],
     grid: CellGrid,
@@ -120,7 +105,8 @@ def reconstruct(
         views, factors, grid, bounds.bottom, bounds.top, config.step_m, halo_cells, config.memory_mb
     ):
         found.put(
-            _fine(views, block.grid(grid), bounds.of(block.of), _beyond(wide.hiding, window, block), config), block
+            _fine(views, block.grid(grid), bounds.of(block.of), Surroundings.of(wide.hiding, window, block), config),
+            block,
         )
 
     count = np.maximum(found.count, median_around(found.count, AROUND_CELLS))
@@ -141,17 +127,9 @@ def reconstruct(
     return HeightModel(grid, dsm, sigma_m(clues), np.where(measured, count, 0).astype(np.uint8), source, clues)
 
 
-def _beyond(hiding: np.ndarray, window: tuple[slice, slice], block: Block) -> _Around:
-    rows, cols = (
-        slice(whole.start + part.start, whole.start + part.stop)
-        for whole, part in zip(window, (block.rows, block.cols), strict=True)
-    )
-    surface = hiding.copy()
-    surface[rows, cols] = np.nan
-    return _Around(surface, (rows, cols))
-
-
-def _fine(views: Sequence[SweepView], grid: CellGrid, bounds: _Bounds, around: _Around, config: DsmConfig) -> _Found:
+def _fine(
+    views: Sequence[SweepView], grid: CellGrid, bounds: _Bounds, around: Surroundings, config: DsmConfig
+) -> _Found:
     """Heights between the bounds; the surface found so far tells who sees what."""
     views = _showing(views, grid, bounds.bottom, bounds.top)
     if len(views) < 2:
@@ -183,7 +161,7 @@ def _fine(views: Sequence[SweepView], grid: CellGrid, bounds: _Bounds, around: _
     surface = _cleaned(winner.surface, views, leans, config)
     horizon = horizon_of(surface)
     told = agreement(stack, grid, surface, horizon, config.agree_share * CENSUS_BITS)
-    surface = np.where((told.shown >= 2) & _shown(stack, grid, bounds.bottom), surface, np.nan)
+    surface = np.where((told.shown >= 2) & shown(stack, grid, bounds.bottom), surface, np.nan)
     return _Found(surface, winner.margin_bits, told.agree, told.unlike_bits, guide.reshape(grid.shape))
 
 
@@ -222,8 +200,8 @@ def _coarse(views: Sequence[SweepView], grid: CellGrid, heights_m: tuple[float, 
         found = _match(stack, ranges, config, config.pair_share, None, None)
         kept = (block.kept_rows, block.kept_cols)
         surface[kept] = _trusted(found, config)[block.core()]
-    surface = _seen_down_to_the_ground(surface, stack, coarse)
-    hiding = _hiding(surface, stack, coarse, config)
+    surface = seen_down_to_the_ground(surface, stack, coarse)
+    occluders = hiding(surface, stack, coarse, config.occluder_share)
     if not np.isfinite(surface).any():
         surface = np.full(coarse.shape, np.float32(sum(heights_m) / 2))
     # What isn't trusted is searched where the trusted cells nearest to it are.
@@ -236,31 +214,7 @@ def _coarse(views: Sequence[SweepView], grid: CellGrid, heights_m: tuple[float, 
     cols = np.floor((grid.x_centres - coarse.box.xmin) / coarse.gsd_m).astype(np.int64)
     pick = np.ix_(rows, cols)
     bottom, top = np.maximum(bottom[pick], heights_m[0]), np.minimum(top[pick], heights_m[1])
-    return _Bounds(surface[pick], bottom, top, hiding[pick])
-
-
-def _seen_down_to_the_ground(surface: np.ndarray, stack: CensusStack, grid: CellGrid) -> np.ndarray:
-    """Without cells that two views show at the height found, but not at that of the ground nearby. Where the pictures
-    end, the higher the more of them lies in both, and what isn't in both can't be told from what is too high."""
-    reach = 2 * round(GROUND_REACH_M / grid.gsd_m) + 1
-    lowest = ndimage.minimum_filter(np.where(np.isfinite(surface), surface, np.inf), reach)
-    return np.where(_shown(stack, grid, lowest), surface, np.nan).astype(np.float32)
-
-
-def _shown(stack: CensusStack, grid: CellGrid, heights_m: np.ndarray) -> np.ndarray:
-    """Where two views or more hold a cell at its height, hidden or not."""
-    everywhere = np.full((stack.views, grid.rows * grid.cols), -np.inf, np.float32)
-    return agreement(stack, grid, heights_m, everywhere, 0.0).shown >= 2
-
-
-def _hiding(surface: np.ndarray, stack: CensusStack, grid: CellGrid, config: DsmConfig) -> np.ndarray:
-    """Where views confirm the coarse surface, less the outer cells of every roof: a coarse sweep makes roofs wider
-    than they are, and ground that is taken for hidden is lost."""
-    everywhere = np.full((stack.views, grid.rows * grid.cols), -np.inf, np.float32)
-    told = agreement(stack, grid, surface, everywhere, OCCLUDER_BITS)
-    confirmed = np.isfinite(surface) & (told.agree >= config.occluder_share * told.seen)
-    inner = ndimage.minimum_filter(np.where(confirmed, surface, -np.inf), 3)
-    return np.where(np.isfinite(inner), inner, np.nan).astype(np.float32)
+    return _Bounds(surface[pick], bottom, top, occluders[pick])
 
 
 def _trusted(found: _Winner, config: DsmConfig) -> np.ndarray:
