@@ -13,12 +13,14 @@ from pathlib import Path
 
 from cityweave import cores, gpu
 from cityweave.bench.commands import add_bench
-from cityweave.errors import CityweaveError, ConfigError
+from cityweave.errors import CityweaveError, ConfigError, say
 from cityweave.fetched import use_compiled_kernels
 from cityweave.gpu import DEVICE_VARIABLE, DEVICES
 from cityweave.grid import Tile, parse_tile
+from cityweave.machine import keep_freed_memory
 from cityweave.manifest import Run
 from cityweave.operations.commands import add_commands
+from cityweave.packs import work_through
 from cityweave.plan import city_tiles
 
 # Stage command -> module and function, and what it wants beside the run: nothing, how many processors it may use,
@@ -45,8 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(arguments.call(arguments) or 0)
     except CityweaveError as error:
-        print(f"cityweave: {type(error).__name__}: {error}", file=sys.stderr)
-        return error.exit_code
+        return say(error)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -65,6 +66,9 @@ def _parser() -> argparse.ArgumentParser:
         _add_run(command)
         if wants == "cpus" or name in SIDE_BY_SIDE:
             command.add_argument("--cpus", type=int, default=1, metavar="N", help="processors it may use here")
+        command.set_defaults(at_once=1)
+        if name in SIDE_BY_SIDE:
+            command.add_argument("--at-once", type=int, default=1, metavar="N", help="tiles worked on side by side")
         if wants in ("tiles", "divisions"):
             command.add_argument("--tile", action="append", required=True, metavar="NAME", dest="tiles")
         if wants == "divisions":
@@ -139,10 +143,11 @@ def _stage(arguments: argparse.Namespace) -> None:
     module, function, wants = STAGES[arguments.command]
     gpu.use(arguments.device)
     use_compiled_kernels()
+    keep_freed_memory()
     run = Run.open(arguments.run)
     call = getattr(importlib.import_module(module), function)
     if arguments.command in SIDE_BY_SIDE:
-        cores.use(arguments.cpus)
+        cores.use(max(1, arguments.cpus // arguments.at_once))
     if wants in ("city", "cpus"):
         call(run) if wants == "city" else call(run, arguments.cpus)
         return
@@ -150,8 +155,7 @@ def _stage(arguments: argparse.Namespace) -> None:
     parts = arguments.divisions if wants == "divisions" else [None]
     units = [(tile, part) for tile in tiles for part in parts]
     with _pack(run, arguments.command, units) as run:
-        for tile, part in units:
-            call(run, tile) if part is None else call(run, tile, part)
+        work_through(lambda unit: call(run, *(each for each in unit if each is not None)), units, arguments.at_once)
 
 
 @contextmanager

@@ -341,6 +341,9 @@ class ReportConfig(Section):
 class PackConfig(Section):
     divisions: bool = Field(True, description="fit the four divisions of a tile in one job")
     tiles: int = Field(1, ge=1, description="how many tiles of a stage one job serves")
+    at_once: int = Field(
+        1, ge=1, le=64, description="for heights, how many of them at the same time, each on cores_per_tile cores"
+    )
 
 
 class AdoptConfig(Section):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 
 class CityweaveError(Exception):
     """A failure with a known cause. Anything else that escapes is a defect of the program (exit 1)."""
@@ -33,3 +35,9 @@ class Quarantine(Exception):  # noqa: N818 - a verdict on data, not an error of 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+def say(error: CityweaveError) -> int:
+    """For the person who ran the command; returns the exit code."""
+    print(f"cityweave: {type(error).__name__}: {error}", file=sys.stderr)
+    return error.exit_code

@@ -9,7 +9,7 @@ from cityweave.cli import main
 from cityweave.config import Config
 from cityweave.errors import ConfigError, DataError
 from cityweave.operations.costs import KINDS, reference_table
-from cityweave.operations.forecast import forecast
+from cityweave.operations.forecast import KindForecast, forecast
 from cityweave.plan import load_config, read_config
 from cityweave.profiles import Profile, read_profile, read_values
 
@@ -81,6 +81,17 @@ def test_a_profile_packs_grants_and_is_held_against_the_forecast(demo: Config, t
     assert kinds["dsm"].gpu_h == pytest.approx(kinds["dsm"].job_s * 2 / 3600) and kinds["fit"].gpu_h == 0
     assert "asks for 500 MB" in kinds["evaluate"].remark and not kinds["dsm"].remark
     assert "recorded without a GPU" in result.as_text()
+
+
+def test_tiles_of_a_pack_side_by_side_take_less_time_and_more_memory(demo: Config) -> None:
+    def heights_of(**pack: int) -> KindForecast:
+        workflow = demo.workflow.model_copy(update={"pack": demo.workflow.pack.model_copy(update=pack)})
+        kinds = forecast(demo.model_copy(update={"workflow": workflow}), reference_table(), slots=1, start_s=0.0).kinds
+        return next(kind for kind in kinds if kind.kind == "dsm")
+
+    one, two, many = heights_of(tiles=4), heights_of(tiles=4, at_once=2), heights_of(tiles=4, at_once=64)
+    assert two.job_s == pytest.approx(one.job_s / 2) and many.job_s == pytest.approx(one.job_s / 4)
+    assert one.peak_mb < two.peak_mb < 2 * one.peak_mb and two.cpu_h == one.cpu_h
 
 
 def test_requests_are_read_for_the_first_attempt(tmp_path: Path) -> None:

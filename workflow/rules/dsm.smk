@@ -39,15 +39,17 @@ else:
                 f"{RUN}/benchmarks/dsm/{tiles[0]}.jsonl"
             conda:
                 "../envs/cpu.yaml"
-            threads: CONFIG.workflow.cores_per_tile
+            threads: CONFIG.workflow.cores_per_tile * min(PACK.at_once, len(tiles))
             resources:
                 **requested("dsm"),
             params:
                 tiles=tiles_of,
+                at_once=PACK.at_once,
                 run=run_of,
                 config=params_of("dsm"),
                 code=code_of("dsm"),
             message:
                 f"Measuring heights of {tiles[0]} and {len(tiles) - 1} more"
             shell:
-                "python -m cityweave dsm --run {params.run} --cpus {threads} {params.tiles} > {log} 2>&1"
+                "python -m cityweave dsm --run {params.run} --cpus {threads} --at-once {params.at_once} {params.tiles} "
+                "> {log} 2>&1"

@@ -17,7 +17,7 @@ from cityweave.grid import CellGrid
 
 CENSUS_HALF_COLS, CENSUS_HALF_ROWS = 4, 3
 CENSUS_BITS = (2 * CENSUS_HALF_COLS + 1) * (2 * CENSUS_HALF_ROWS + 1) - 1  # 62: one word, with room for a flag
-STRIP = 512  # columns
+STRIP = 2048  # columns
 INVALID_WORD = np.uint64(1 << 63)
 
 
@@ -197,26 +197,29 @@ def _census(image, usable, spacing, first, end, out):  # type: ignore[no-untyped
     """Fills rows `first` to before `end` of `out` where `usable` and far enough from the border."""
     rows, cols = image.shape
     margin_r, margin_c = 3 * spacing, 4 * spacing
-    word = np.empty(STRIP, np.uint64)
+    half = CENSUS_BITS // 2
+    halves = np.empty((2, STRIP), np.uint32)  # twice as many columns fit into a register as of whole words
     # Strips of columns: the seven lines of a strip and its words stay in the nearest cache.
     for left in range(margin_c, cols - margin_c, STRIP):
         width = min(STRIP, cols - margin_c - left)
         for r in range(max(first, margin_r), min(end, rows - margin_r)):
             middle = image[r, left : left + width]
-            word[:] = 0
-            bit = np.uint64(0)
-            for dr in range(-3, 4):
-                for dc in range(-4, 5):
-                    if dr == 0 and dc == 0:
-                        continue
-                    shift = left + dc * spacing
-                    other = image[r + dr * spacing, shift : shift + width]
-                    for c in range(width):
-                        word[c] |= np.uint64(other[c] < middle[c]) << bit
-                    bit += np.uint64(1)
+            halves[:] = 0
+            for k in range(CENSUS_BITS):
+                at = k + k // half  # the pixel in the middle has no bit
+                shift = left + (at % 9 - 4) * spacing
+                _darker(image[r + (at // 9 - 3) * spacing, shift : shift + width], middle, k % half, halves[k // half])
             for c in range(width):
                 if usable[r, left + c]:
-                    out[r, left + c] = word[c]
+                    out[r, left + c] = np.uint64(halves[0, c]) | np.uint64(halves[1, c]) << np.uint64(half)
+
+
+@njit(cache=True, nogil=True)
+def _darker(other, middle, bit, words):  # type: ignore[no-untyped-def]
+    """Sets the bit of the words where `other` is darker than `middle`."""
+    value = np.uint32(1 << bit)
+    for c in range(len(other)):
+        words[c] |= value if other[c] < middle[c] else np.uint32(0)
 
 
 def ortho_luminance(

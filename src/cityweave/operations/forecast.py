@@ -154,8 +154,10 @@ def _kind_forecast(kind: str, config: Config, table: CostTable, asked: Requests 
     ratio = work(kind, config) / work(kind, table.config)
     jobs = _jobs(kind, units, config)
     work_s = recorded.work_s / recorded.units * ratio * units
-    job_s = work_s / jobs + start_s
-    peak_mb = _IMPORTS_MB + max(0.0, recorded.peak_rss_mb - _IMPORTS_MB) * memory_ratio(kind, config, table.config)
+    at_once = min(config.workflow.pack.at_once, math.ceil(units / jobs)) if kind == "dsm" else 1
+    job_s = work_s / jobs / at_once + start_s
+    unit_mb = max(0.0, recorded.peak_rss_mb - _IMPORTS_MB) * memory_ratio(kind, config, table.config)
+    peak_mb = _IMPORTS_MB + unit_mb * at_once
     inodes = (recorded.inodes / recorded.units - PER_UNIT_INODES) * inode_ratio(kind, config, table.config)
     inodes += PER_UNIT_INODES + _METADATA_INODES
     remark = _remark(kind, ratio, peak_mb, job_s, asked)
