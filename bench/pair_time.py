@@ -1,7 +1,7 @@
 """Seconds and memory from pictures to heights, compiled code cached: python bench/pair_time.py CONFIG FOLDER
 
 Runs the jobs survey, ingest and dsm of a city by their commands, one after another, each with all tiles as a packed
-job of the workflow, dsm with as many tiles at once as there are cores, and prints wall time and peak memory of each.
+job of the workflow, with as many tiles at once as there are cores, and prints wall time and peak memory of each.
 Imports are in it, the start of Snakemake isn't. Runs everything three times: the first fills the caches of compiled
 code, Python's own too; of the second memory is taken, that of all processes together, pages that they share counted
 once; the third is timed.
@@ -72,7 +72,7 @@ def main() -> None:
     run = run_folder(config)
     tiles = [part for tile in city_tiles(config) for part in ("--tile", tile.name)]
     cores = str(usable_cores())
-    jobs = {"survey": [], "ingest": tiles, "dsm": [*tiles, "--cpus", cores, "--at-once", cores]}
+    jobs = {"survey": [], "ingest": [*tiles, "--at-once", cores], "dsm": [*tiles, "--cpus", cores, "--at-once", cores]}
     commands = {
         name: [sys.executable, "-m", "cityweave", name, "--run", str(run), *rest] for name, rest in jobs.items()
     }

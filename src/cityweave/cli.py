@@ -38,7 +38,8 @@ STAGES: dict[str, tuple[str, str, str]] = {
     "evaluate": ("cityweave.evaluate.job", "run", "city"),
     "report": ("cityweave.report.job", "run", "city"),
 }
-SIDE_BY_SIDE = ("dsm",)  # stages whose compiled loops run on several cores
+ON_CORES = ("dsm",)  # stages whose compiled loops run on several cores
+AT_ONCE = ("ingest", "dsm")  # stages that may work on several tiles of a pack at once; they have a `warm_up`
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,10 +65,10 @@ def _parser() -> argparse.ArgumentParser:
     for name, (_, _, wants) in STAGES.items():
         command = commands.add_parser(name, help=f"job of the workflow ({wants})")
         _add_run(command)
-        if wants == "cpus" or name in SIDE_BY_SIDE:
+        if wants == "cpus" or name in ON_CORES:
             command.add_argument("--cpus", type=int, default=1, metavar="N", help="processors it may use here")
         command.set_defaults(at_once=1)
-        if name in SIDE_BY_SIDE:
+        if name in AT_ONCE:
             command.add_argument("--at-once", type=int, default=1, metavar="N", help="tiles worked on side by side")
         if wants in ("tiles", "divisions"):
             command.add_argument("--tile", action="append", required=True, metavar="NAME", dest="tiles")
@@ -145,8 +146,9 @@ def _stage(arguments: argparse.Namespace) -> None:
     use_compiled_kernels()
     keep_freed_memory()
     run = Run.open(arguments.run)
-    call = getattr(importlib.import_module(module), function)
-    if arguments.command in SIDE_BY_SIDE:
+    stage = importlib.import_module(module)
+    call = getattr(stage, function)
+    if arguments.command in ON_CORES:
         cores.use(max(1, arguments.cpus // arguments.at_once))
     if wants in ("city", "cpus"):
         call(run) if wants == "city" else call(run, arguments.cpus)
@@ -154,6 +156,8 @@ def _stage(arguments: argparse.Namespace) -> None:
     tiles = _tiles(run, arguments.tiles)
     parts = arguments.divisions if wants == "divisions" else [None]
     units = [(tile, part) for tile in tiles for part in parts]
+    if min(arguments.at_once, len(units)) > 1:
+        stage.warm_up()
     with _pack(run, arguments.command, units) as run:
         work_through(lambda unit: call(run, *(each for each in unit if each is not None)), units, arguments.at_once)
 

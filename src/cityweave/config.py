@@ -342,7 +342,7 @@ class PackConfig(Section):
     divisions: bool = Field(True, description="fit the four divisions of a tile in one job")
     tiles: int = Field(1, ge=1, description="how many tiles of a stage one job serves")
     at_once: int = Field(
-        1, ge=1, le=64, description="for heights, how many of them at the same time, each on cores_per_tile cores"
+        1, ge=1, le=64, description="how many of them are cut out, or have their heights measured, at the same time"
     )
 
 
@@ -358,7 +358,7 @@ class AdoptConfig(Section):
 class WorkflowConfig(Section):
     pack: PackConfig = PackConfig()
     cores_per_tile: int = Field(
-        1, ge=1, le=64, description="cores of a job that measures heights; more pay where there are fewer tiles"
+        1, ge=1, le=64, description="cores for measuring the heights of a tile; more pay where there are fewer tiles"
     )
     results: Path = Field(Path("results"), description="folder under which the city's own is made")
     adopt: AdoptConfig | None = Field(None, description="take stages over from another run, by hard link")

@@ -88,7 +88,7 @@ def test_packed_tiles_share_jobs(tmp_path: Path, mini_values: dict) -> None:
 def test_a_pack_asks_for_the_cores_of_all_tiles_at_once(tmp_path: Path, mini_values: dict) -> None:
     values = seven(mini_values, pack={"tiles": 10, "at_once": 4}, cores_per_tile=2)
     said = Workflow(tmp_path, values).succeed("--dry-run", "--printshellcmds", cores=64)
-    assert said.count("--cpus 8 --at-once 4") == 5
+    assert said.count("--cpus 8 --at-once 4") == 5 and said.count("--at-once 4") == 10
 
 
 def test_a_manifest_that_is_gone_is_made_again(tmp_path: Path, mini_values: dict) -> None:

@@ -39,15 +39,16 @@ else:
                 f"{RUN}/benchmarks/ingest/{tiles[0]}.jsonl"
             conda:
                 "../envs/cpu.yaml"
-            threads: 1
+            threads: min(PACK.at_once, len(tiles))
             resources:
                 **requested("ingest"),
             params:
                 tiles=tiles_of,
+                at_once=PACK.at_once,
                 run=run_of,
                 config=params_of("ingest"),
                 code=code_of("ingest"),
             message:
                 f"Cutting {tiles[0]} and {len(tiles) - 1} more"
             shell:
-                "python -m cityweave ingest --run {params.run} {params.tiles} > {log} 2>&1"
+                "python -m cityweave ingest --run {params.run} --at-once {params.at_once} {params.tiles} > {log} 2>&1"

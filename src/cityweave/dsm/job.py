@@ -14,6 +14,7 @@ from cityweave.config import Config
 from cityweave.dsm.decks import may_be_decks
 from cityweave.dsm.ground import ground_heights
 from cityweave.dsm.reconstruct import reconstruct
+from cityweave.dsm.sweep import popcount_of
 from cityweave.dsm.views import SweepView, luminance
 from cityweave.errors import DataError, Quarantine
 from cityweave.grid import Box, CellGrid, Tile
@@ -32,6 +33,13 @@ _MEANING = {
     "source": "0 none, 1 measured, 2 filled",
     "deck": "1 where another surface may lie below, as under a bridge",
 }
+
+
+def warm_up() -> None:
+    """Load what every tile needs, so that processes side by side don't each do it."""
+    import zarr  # noqa: F401
+
+    popcount_of(np.uint64(1))  # the first call of a compiled function loads what all of them need
 
 
 def run(run: Run, tile: Tile) -> None:

@@ -75,6 +75,12 @@ class Cut:
         return self.to_geodetic(x.ravel(), y.ravel(), z.ravel())
 
 
+def warm_up() -> None:
+    """Load what every tile needs, so that processes side by side don't each do it."""
+    import rasterio  # noqa: F401
+    import zarr  # noqa: F401
+
+
 def run(run: Run, tile: Tile) -> None:
     config = run.config
     survey_manifest = run.manifest_path("survey")

@@ -154,7 +154,7 @@ def _kind_forecast(kind: str, config: Config, table: CostTable, asked: Requests 
     ratio = work(kind, config) / work(kind, table.config)
     jobs = _jobs(kind, units, config)
     work_s = recorded.work_s / recorded.units * ratio * units
-    at_once = min(config.workflow.pack.at_once, math.ceil(units / jobs)) if kind == "dsm" else 1
+    at_once = min(config.workflow.pack.at_once, math.ceil(units / jobs)) if kind in ("ingest", "dsm") else 1
     job_s = work_s / jobs / at_once + start_s
     unit_mb = max(0.0, recorded.peak_rss_mb - _IMPORTS_MB) * memory_ratio(kind, config, table.config)
     peak_mb = _IMPORTS_MB + unit_mb * at_once
