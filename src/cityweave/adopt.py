@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cityweave.errors import ConfigError, DataError
 from cityweave.manifest import Manifest, Run, drop_stale, recorded, remove, write_json
-from cityweave.plan import CITY_MANIFESTS, TILE_MANIFESTS, city_tiles, stage_params
+from cityweave.plan import CITY_MANIFESTS, TILE_MANIFESTS, city_tiles, stage_params, tile_manifests
 
 
 def adopt(run: Run) -> int:
@@ -38,7 +38,7 @@ def adopted_manifests(run: Run, stages: tuple[str, ...]) -> Iterator[tuple[str, 
             folder = run.folder.with_name(run.config.city.name) if stage == "synth" else run.folder
             yield stage, folder / "city" / f"{name}.json"
     for tile in city_tiles(run.config):
-        for name, stage in TILE_MANIFESTS.items():
+        for name, stage in tile_manifests(run.config).items():
             if stage in stages:
                 yield stage, run.manifest_path(name, tile)
 

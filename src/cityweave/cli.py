@@ -24,7 +24,7 @@ from cityweave.packs import work_through
 from cityweave.plan import city_tiles
 
 # Stage command -> module and function, and what it wants beside the run: nothing, how many processors it may use,
-# tiles, or tiles and divisions.
+# tiles, tiles and divisions, or tiles and a round of refinement.
 STAGES: dict[str, tuple[str, str, str]] = {
     "synth": ("cityweave.synth.job", "run", "city"),
     "survey": ("cityweave.survey.job", "run", "city"),
@@ -32,7 +32,8 @@ STAGES: dict[str, tuple[str, str, str]] = {
     "dsm": ("cityweave.dsm.job", "run", "tiles"),
     "fit": ("cityweave.geometry.job", "fit", "divisions"),
     "mesh": ("cityweave.geometry.job", "mesh", "tiles"),
-    "texture": ("cityweave.texture.job", "run", "tiles"),
+    "texture": ("cityweave.texture.job", "run", "rounds"),
+    "novel": ("cityweave.texture.novel_job", "run", "rounds"),
     "merge-heights": ("cityweave.merge.job", "heights", "cpus"),
     "merge-city": ("cityweave.merge.job", "city", "cpus"),
     "evaluate": ("cityweave.evaluate.job", "run", "city"),
@@ -70,12 +71,14 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(at_once=1)
         if name in AT_ONCE:
             command.add_argument("--at-once", type=int, default=1, metavar="N", help="tiles worked on side by side")
-        if wants in ("tiles", "divisions"):
+        if wants in ("tiles", "divisions", "rounds"):
             command.add_argument("--tile", action="append", required=True, metavar="NAME", dest="tiles")
         if wants == "divisions":
             command.add_argument(
                 "--division", action="append", type=int, required=True, choices=range(4), dest="divisions"
             )
+        if wants == "rounds":
+            command.add_argument("--round", type=int, required=name == "novel", metavar="N", help="default: the last")
         command.add_argument(
             "--device",
             choices=DEVICES,
@@ -154,7 +157,7 @@ def _stage(arguments: argparse.Namespace) -> None:
         call(run) if wants == "city" else call(run, arguments.cpus)
         return
     tiles = _tiles(run, arguments.tiles)
-    parts = arguments.divisions if wants == "divisions" else [None]
+    parts = {"divisions": lambda: arguments.divisions, "rounds": lambda: [arguments.round]}.get(wants, lambda: [None])()
     units = [(tile, part) for tile in tiles for part in parts]
     if min(arguments.at_once, len(units)) > 1:
         stage.warm_up()
@@ -181,9 +184,11 @@ def _check(arguments: argparse.Namespace) -> None:
     from cityweave.geometry.solvers import require_solver
     from cityweave.ingest.preflight import check_sources
     from cityweave.plan import halos_m, read_config
+    from cityweave.texture.restorer import require_restorer
 
     config = read_config(arguments.config)
     require_solver(config.geometry)
+    require_restorer(config.texture.refine)
     check_sources(config)
     halos = ", ".join(f"{stage} {metres:.0f} m" for stage, metres in halos_m(config).items())
     print(f"{config.city.name}: {len(city_tiles(config))} tiles of {config.tiles.size_m} m; halos: {halos}")

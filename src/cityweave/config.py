@@ -290,9 +290,28 @@ class GeometryConfig(Section):
         return self
 
 
+class RefineConfig(Section):
+    """Views that no satellite took: rendered from the textured city, restored, and given back to its texture."""
+
+    rounds: int = Field(0, ge=0, le=4, description="how often; 0 leaves the texture as the satellites' views make it")
+    restorer: Literal["small", "flux"] = Field("small", description="what restores a picture")
+    weights: str | None = Field(
+        None, description="of the restorer: a .safetensors file for small (default: ours), a folder for flux"
+    )
+    spacing_m: float = Field(150.0, gt=10, description="between the points that the views aim at, a city-wide grid")
+    height_m: float = Field(450.0, gt=50, description="of the camera above the point it aims at")
+    pitch_deg: float = Field(45.0, ge=20, le=90, description="angle between a view's axis and the horizon")
+    headings_deg: tuple[float, ...] = Field((0.0, 90.0, 180.0, 270.0), min_length=1, description="where the views look")
+    reach_m: float = Field(180.0, gt=10, description="how far from the point aimed at a view counts")
+    size_px: int = Field(1024, ge=64, le=4096, multiple_of=16, description="side of a view")
+    most_views: int = Field(24, ge=1, description="views a tile may own; those that show most of the city stay")
+    weight: float = Field(1.0, gt=0, description="what a restored pixel counts beside a satellite's")
+    generated: bool = Field(True, description="whether what no satellite saw takes the restored colour")
+
+
 class TextureConfig(Section):
     max_off_nadir_deg: float = Field(30.0, gt=0, lt=60, description="largest off-nadir angle that is textured from")
-    max_views: int = Field(16, ge=1, le=253, description="views a tile is textured from; the best that see it")
+    max_views: int = Field(16, ge=1, le=252, description="views a tile is textured from; the best that see it")
     top_texel_m: float = Field(0.25, gt=0, description="texel size of roofs and ground")
     facade_texel_m: float = Field(0.4, gt=0, description="texel size of walls on the finest level; doubled per level")
     padding_px: int = Field(2, ge=1, le=16, description="texels between a chart and its rectangle's edge")
@@ -305,6 +324,7 @@ class TextureConfig(Section):
     sharpen_steps: int = Field(4, ge=0, le=50, description="steps towards texels from which the views' pixels follow")
     blur_px: float = Field(0.4, ge=0, le=2, description="sigma of the blur that the views' optics are taken to have")
     prior_px: float = Field(0.1, gt=0, description="how many pixels of views the fused colour is worth in those steps")
+    refine: RefineConfig = RefineConfig()
 
 
 class MergeSlurmConfig(Section):

@@ -47,13 +47,32 @@ CITY_MANIFESTS: dict[str, str] = {
     "evaluate": "evaluate",
     "report": "report",
 }
-TILE_MANIFESTS: dict[str, str] = {
+TILE_MANIFESTS: dict[str, str] = {  # of every run; `tile_manifests` has the rounds of refinement as well
     "ingest": "ingest",
     "dsm": "dsm",
     **{f"sdf_{division}": "geometry" for division in DIVISIONS},
     "mesh": "geometry",
     "texture": "texture",
 }
+
+
+def tile_manifests(config: Config) -> dict[str, str]:
+    """Manifests of a tile in the order of work. Refined, a texture goes back and forth: texture_0, novel_1, texture_1,
+    novel_2, ... and at last texture."""
+    rounds = range(config.texture.refine.rounds)
+    refined = [name for number in rounds for name in (f"texture_{number}", novel_name(number + 1))]
+    before = {name: stage for name, stage in TILE_MANIFESTS.items() if name != "texture"}
+    return before | dict.fromkeys([*refined, "texture"], "texture")
+
+
+def texture_name(config: Config, round_number: int) -> str:
+    """Manifest of the texture after so many rounds of refinement."""
+    return "texture" if round_number == config.texture.refine.rounds else f"texture_{round_number}"
+
+
+def novel_name(round_number: int) -> str:
+    """Manifest of a tile's own novel views, restored in that round."""
+    return f"novel_{round_number}"
 
 
 def read_config(path: Path) -> Config:
@@ -221,6 +240,18 @@ def _check_halo(config: Config) -> None:
         )
 
 
+def novel_rings(config: Config) -> int:
+    """Rings of neighbours whose novel views may show a tile."""
+    return rings_for(config.texture.refine.reach_m, config.tiles.size_m) if config.texture.refine.rounds else 0
+
+
+def rendered_rings(config: Config) -> int:
+    """Rings of neighbours that a tile's novel views may show, or that may stand before what they show."""
+    refine = config.texture.refine
+    standing_m = config.city.max_building_m / math.tan(math.radians(refine.pitch_deg))
+    return rings_for(refine.reach_m + standing_m, config.tiles.size_m)
+
+
 def texture_rings(config: Config) -> int:
     """Rings of neighbours that may stand between a tile and a camera."""
     return rings_for(halos_m(config)["texture (neighbours' meshes)"], config.tiles.size_m)
@@ -318,6 +349,8 @@ def stage_params(config: Config, stage: str) -> dict[str, Any]:
         params["derived"] = {"gsd_m": config.dsm.gsd_m}
     elif stage == "texture":
         params["derived"] = {"rings": texture_rings(config)}
+        if config.texture.refine.rounds:
+            params["derived"] |= {"rendered_rings": rendered_rings(config)}
     return params
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from cityweave.errors import ConfigError, DataError
 from cityweave.grid import Tile
 from cityweave.manifest import Run, pruned_marker, write_json
-from cityweave.plan import TILE_MANIFESTS, city_tiles, stage_params
+from cityweave.plan import TILE_MANIFESTS, city_tiles, stage_params, tile_manifests
 
 PRODUCTS = (
     ("report.html", "the report: open it first"),
@@ -42,7 +42,7 @@ class Entry:
 
 def tile_entries(run: Run) -> Iterator[Entry]:
     for tile in city_tiles(run.config):
-        for name in TILE_MANIFESTS:
+        for name in tile_manifests(run.config):
             yield _entry(run, tile, name)
 
 
@@ -88,7 +88,7 @@ def quarantined_tiles(run: Run) -> dict[str, str]:
 def status_table(run: Run) -> str:
     """Tile x stage as text: seconds where done, a word where not."""
     entries = list(tile_entries(run))
-    names = list(TILE_MANIFESTS)
+    names = list(tile_manifests(run.config))
     width = max(len(entry.tile.name) for entry in entries)
     lines = [" ".join([f"{'tile':{width}}", *(f"{name:>8}" for name in names), f"{'peak MB':>8}"])]
     for start in range(0, len(entries), len(names)):
@@ -128,11 +128,11 @@ def deliver_without(run: Run, tile: Tile, reason: str) -> None:
 
     Neighbours close their borders by the fits, so a tile that lost only its mesh or texture is taken out there.
     """
-    paths = {name: run.manifest_path(name, tile) for name in TILE_MANIFESTS}
+    paths = {name: run.manifest_path(name, tile) for name in tile_manifests(run.config)}
     missing = [name for name, path in paths.items() if not path.is_file()]
     if not missing:
         raise ConfigError(f"{tile.name} has all its products; there is nothing to leave out")
-    fits = [name for name in TILE_MANIFESTS if name.startswith("sdf_")]
+    fits = [name for name in tile_manifests(run.config) if name.startswith("sdf_")]
     for name in missing[:1] if missing[0] in ("ingest", "dsm") else fits:
         paths[name].parent.mkdir(parents=True, exist_ok=True)
         stage = TILE_MANIFESTS[name]
@@ -153,7 +153,7 @@ def deliver_without(run: Run, tile: Tile, reason: str) -> None:
 def retry_tile(run: Run, tile: Tile) -> None:
     """Forget every quarantine of the tile, so that the next run does those stages again."""
     found = False
-    for name in TILE_MANIFESTS:
+    for name in tile_manifests(run.config):
         path = run.manifest_path(name, tile)
         if path.is_file() and json.loads(path.read_text())["status"] == "quarantined":
             path.unlink()

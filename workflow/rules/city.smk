@@ -24,7 +24,7 @@ if ADOPTED:
 rule all:
     """The whole city. Names the manifests of all tiles, so that one that is gone is made again."""
     input:
-        [manifest for name in TILE_MANIFESTS for manifest in all_tiles(name)],
+        [manifest for name in tile_manifests(CONFIG) for manifest in all_tiles(name)],
         city_manifest("report"),
         f"{RUN}/verdict.json",
     localrule: True

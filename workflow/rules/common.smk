@@ -9,16 +9,20 @@ from cityweave.codehash import stage_hash
 from cityweave.errors import CityweaveError
 from cityweave.grid import DIVISIONS, Tile
 from cityweave.plan import (
-    TILE_MANIFESTS,
     base_folder,
     canonical_json,
     city_tiles,
     load_config,
     local_workers,
+    novel_name,
+    novel_rings,
+    rendered_rings,
     resolved_sources,
     run_folder,
     stage_params,
+    texture_name,
     texture_rings,
+    tile_manifests,
     view_files,
 )
 
@@ -27,8 +31,10 @@ try:
     if workflow.is_main_process:
         from cityweave.geometry.solvers import require_solver
         from cityweave.ingest.preflight import check_sources
+        from cityweave.texture.restorer import require_restorer
 
         require_solver(CONFIG.geometry)
+        require_restorer(CONFIG.texture.refine)
         check_sources(CONFIG)
         if CONFIG.merge.cluster == "slurm":
             from cityweave.merge.workers import require_slurm
@@ -164,11 +170,3 @@ def fit_input(wildcards):
 
 def mesh_input(wildcards):
     return [manifest for division in DIVISIONS for manifest in around(f"sdf_{division}", 1)(wildcards)]
-
-
-def texture_input(wildcards):
-    return [
-        tile_manifest("ingest", wildcards.tile),
-        *around("mesh", texture_rings(CONFIG))(wildcards),
-        city_manifest("survey"),
-    ]

@@ -20,7 +20,7 @@ from cityweave.errors import ConfigError, DataError
 from cityweave.fetched import sha256_of
 from cityweave.manifest import Manifest, Run
 from cityweave.operations.costs import KINDS, KindCost, kind_of
-from cityweave.plan import CITY_MANIFESTS, STAGE_SECTIONS, TILE_MANIFESTS, city_tiles
+from cityweave.plan import CITY_MANIFESTS, STAGE_SECTIONS, TILE_MANIFESTS, city_tiles, tile_manifests
 from cityweave.status import quarantined_tiles, tile_entries
 
 FORMAT = 1
@@ -98,7 +98,7 @@ def _manifests(run: Run) -> Iterator[tuple[str, str, Path]]:
         if name != "synth" or run.config.synth is not None:
             yield name, stage, folder / "city" / f"{name}.json"
     for tile in city_tiles(run.config):
-        for name, stage in TILE_MANIFESTS.items():
+        for name, stage in tile_manifests(run.config).items():
             yield name, stage, run.manifest_path(name, tile)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cityweave.manifest import Run
-from cityweave.plan import CITY_MANIFESTS, TILE_MANIFESTS, city_tiles
+from cityweave.plan import CITY_MANIFESTS, city_tiles, tile_manifests
 
 _NOT_COUNTED = ("synth", "evaluate", "report")  # a real city brings its pictures; measuring isn't making
 
@@ -18,7 +18,7 @@ def job_records(run: Run) -> Iterator[tuple[str, str | None, dict[str, Any]]]:
     for name in [name for name in CITY_MANIFESTS if name not in _NOT_COUNTED]:
         yield from _record(run.manifest_path(name), name, None)
     for tile in city_tiles(run.config):
-        for name in TILE_MANIFESTS:
+        for name in tile_manifests(run.config):
             yield from _record(run.manifest_path(name, tile), name, tile.name)
 
 

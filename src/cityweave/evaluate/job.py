@@ -15,7 +15,7 @@ from cityweave.evaluate.truth import Truth
 from cityweave.evaluate.views import texture_figures
 from cityweave.grid import Tile
 from cityweave.manifest import Manifest, Products, Run, run_job, write_json
-from cityweave.plan import TILE_MANIFESTS, city_tiles
+from cityweave.plan import city_tiles, tile_manifests
 
 SIGNIFICANT_DIGITS = 6
 _SECOND_RUN = "needs a second run whose tiles are shifted by half a tile: cityweave border fills it"
@@ -73,7 +73,7 @@ def tile_states(run: Run) -> dict[str, Any]:
 
 
 def _is_quarantined(run: Run, tile: Tile) -> bool:
-    paths = (run.manifest_path(name, tile) for name in TILE_MANIFESTS)
+    paths = (run.manifest_path(name, tile) for name in tile_manifests(run.config))
     return any(path.is_file() and Manifest.read(path).quarantined is not None for path in paths)
 
 

@@ -10,8 +10,9 @@ import numpy as np
 from cityweave.errors import DataError
 
 PNG_LEVEL = 6  # fixed: the bytes of a product must not follow a library's default
-INFERRED, OUTSIDE = 254, 255  # provenance beside the number of views that saw a texel
-MAX_COUNT = 253
+# Provenance beside the number of views that saw a texel: restored views alone, colours from around, no texel.
+GENERATED, INFERRED, OUTSIDE = 253, 254, 255
+MAX_COUNT = 252
 
 
 @dataclass(frozen=True)

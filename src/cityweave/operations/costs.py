@@ -17,7 +17,7 @@ from cityweave.config import Config
 from cityweave.errors import DataError
 from cityweave.grid import Tile
 from cityweave.manifest import Run
-from cityweave.plan import CITY_MANIFESTS, TILE_MANIFESTS, city_tiles, load_config
+from cityweave.plan import CITY_MANIFESTS, city_tiles, load_config, tile_manifests
 
 REFERENCE = Path(__file__).with_name("reference_costs.json")
 # Kinds of jobs in the order of work. The four divisions of a fit are four units of one kind.
@@ -70,14 +70,16 @@ class CostTable:
 
 
 def kind_of(name: str) -> str:
-    return "fit" if name.startswith("sdf_") else name
+    """Of a manifest. Rounds of refinement are units of texturing, as divisions are of fitting."""
+    kinds = {"sdf_": "fit", "texture_": "texture", "novel_": "texture"}
+    return next((kind for start, kind in kinds.items() if name.startswith(start)), name)
 
 
 def _record_paths(run: Run) -> Iterator[tuple[str, Tile | None, Path]]:
     for name in CITY_MANIFESTS:
         yield name, None, run.manifest_path(name).with_name(f"{name}.run.json")
     for tile in city_tiles(run.config):
-        for name in TILE_MANIFESTS:
+        for name in tile_manifests(run.config):
             yield name, tile, run.manifest_path(name, tile).with_name(f"{name}.run.json")
 
 

@@ -150,7 +150,8 @@ def _jobs(kind: str, units: int, config: Config) -> int:
 def _kind_forecast(kind: str, config: Config, table: CostTable, asked: Requests | None, start_s: float) -> KindForecast:
     recorded = table.kinds[kind]
     tiles = len(city_tiles(config))
-    units = {"fit": tiles * len(DIVISIONS)}.get(kind, tiles) if kind in TILE_KINDS else 1
+    of_a_tile = {"fit": len(DIVISIONS), "texture": 1 + 2 * config.texture.refine.rounds}
+    units = tiles * of_a_tile.get(kind, 1) if kind in TILE_KINDS else 1
     ratio = work(kind, config) / work(kind, table.config)
     jobs = _jobs(kind, units, config)
     work_s = recorded.work_s / recorded.units * ratio * units

@@ -14,15 +14,18 @@ from typing import Any
 
 from cityweave.grid import DIVISIONS, Tile
 from cityweave.manifest import Run, is_whole, pruned_marker, remove, write_json
-from cityweave.plan import CITY_MANIFESTS, city_tiles, texture_rings
+from cityweave.plan import (
+    CITY_MANIFESTS,
+    city_tiles,
+    novel_name,
+    novel_rings,
+    rendered_rings,
+    texture_name,
+    texture_rings,
+    tile_manifests,
+)
 
 PRUNED_STAGES = ("ingest", "dsm", *(f"sdf_{division}" for division in DIVISIONS))
-# Every job before those that it reads from.
-_BACKWARDS = (
-    *("report", "evaluate", "merge_city", "merge_heights", "texture", "mesh"),
-    *(f"sdf_{division}" for division in DIVISIONS),
-    *("dsm", "ingest", "survey", "synth"),
-)
 # Only these may go: everything else is handed over, or named by what is handed over.
 _INTERMEDIATE = {*PRUNED_STAGES, "synth"}
 
@@ -49,9 +52,12 @@ class Upkeep:
         self.run = run
         self.tiles = city_tiles(run.config)
         self.members = set(self.tiles)
+        self.textures = [texture_name(run.config, number) for number in range(run.config.texture.refine.rounds + 1)]
 
     def units(self) -> Iterator[Unit]:
-        for name in _BACKWARDS:
+        """Every job before those that it reads from."""
+        of_tiles = reversed(tile_manifests(self.run.config))
+        for name in ("report", "evaluate", "merge_city", "merge_heights", *of_tiles, "survey", "synth"):
             if name == "synth" and not self.manifest(Unit(name)).is_file():
                 continue  # real sources, or those of the run beside it
             yield from [Unit(name)] if name in CITY_MANIFESTS else [Unit(name, tile) for tile in self.tiles]
@@ -65,7 +71,7 @@ class Upkeep:
         if tile is None:
             names: dict[str, tuple[str, ...]] = {
                 "synth": ("survey", "ingest", "evaluate"),
-                "survey": ("ingest", "texture", "merge_heights", "merge_city", "report"),
+                "survey": ("ingest", *self.textures, "merge_heights", "merge_city", "report"),
                 "merge_heights": ("evaluate", "report"),
                 "merge_city": ("evaluate", "report"),
                 "evaluate": ("report",),
@@ -73,18 +79,30 @@ class Upkeep:
             for name in names.get(unit.name, ()):
                 yield from [Unit(name)] if name in CITY_MANIFESTS else [Unit(name, other) for other in self.tiles]
         elif unit.name == "ingest":
-            yield from (Unit("dsm", tile), Unit("texture", tile), Unit("evaluate"))
+            yield from (Unit("dsm", tile), *(Unit(name, tile) for name in self.textures), Unit("evaluate"))
         elif unit.name == "dsm":
             yield from (Unit(f"sdf_{division}", tile) for division in DIVISIONS)
             yield Unit("merge_heights")
         elif unit.name.startswith("sdf_"):
             yield from (Unit("mesh", other) for other in tile.ring(1) if other in self.members)
         elif unit.name == "mesh":
-            rings = texture_rings(self.run.config)
-            yield from (Unit("texture", other) for other in tile.ring(rings) if other in self.members)
+            for name in self.textures:
+                yield from self._around(name, tile, texture_rings(self.run.config))
+            for number in range(1, len(self.textures)):
+                yield from self._around(novel_name(number), tile, rendered_rings(self.run.config))
             yield from (Unit("merge_city"), Unit("evaluate"))
+        elif unit.name in self.textures[:-1]:
+            following = novel_name(self.textures.index(unit.name) + 1)
+            yield from self._around(following, tile, rendered_rings(self.run.config))
+        elif unit.name.startswith("novel_"):
+            yield from self._around(
+                texture_name(self.run.config, int(unit.name[6:])), tile, novel_rings(self.run.config)
+            )
         elif unit.name == "texture":
             yield from (Unit("merge_city"), Unit("evaluate"))
+
+    def _around(self, name: str, tile: Tile, rings: int) -> Iterator[Unit]:
+        yield from (Unit(name, other) for other in tile.ring(rings) if other in self.members)
 
     @cached_property
     def states(self) -> dict[Unit, str]:

@@ -29,14 +29,22 @@ def tile_levels(run: Run, tile: Tile) -> list[TileMesh]:
 
 
 def textured_tile(
-    run: Run, tile: Tile, origin: NDArray[np.float64], level: int = 0, mesh: TileMesh | None = None
+    run: Run,
+    tile: Tile,
+    origin: NDArray[np.float64],
+    level: int = 0,
+    mesh: TileMesh | None = None,
+    name: str = "texture",
 ) -> TexturedMesh:
-    """The surface of a tile with its texture; without rim and bottom. A level beyond the last is the last."""
+    """The surface of a tile with its texture; without rim and bottom. A level beyond the last is the last.
+
+    `name` is the texture's manifest: others than the last are of a round of refinement.
+    """
     if mesh is None:
         levels = tile_levels(run, tile)
         level = min(level, len(levels) - 1)
         mesh = levels[level]
-    texture = load_texture(Manifest.read(run.manifest_path("texture", tile)).product("texture"))
+    texture = load_texture(Manifest.read(run.manifest_path(name, tile)).product(name))
     shown = mesh.part == SURFACE
     if level == 0:
         picture, uv, provenance = texture.colour, texture.uv[0], texture.provenance

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cityweave import __version__
 from cityweave.grid import Tile
 from cityweave.manifest import Run
-from cityweave.plan import CITY_MANIFESTS, TILE_MANIFESTS, city_cells, city_tiles
+from cityweave.plan import CITY_MANIFESTS, city_cells, city_tiles, tile_manifests
 from cityweave.status import tile_entries
 
 STAGE_NAMES = ("synth", "survey", "ingest", "dsm", "fit", "mesh", "texture", "merge", "evaluate")
@@ -43,13 +43,15 @@ class TileRow:
 def _stage_of(manifest: str) -> str:
     if manifest.startswith("sdf_"):
         return "fit"
+    if manifest.startswith(("texture_", "novel_")):
+        return "texture"
     return CITY_MANIFESTS.get(manifest, manifest)
 
 
 def _records(run: Run) -> Iterator[tuple[str, dict[str, Any]]]:
     paths = [run.manifest_path(name) for name, stage in CITY_MANIFESTS.items() if stage in STAGE_NAMES]
     paths[0] = run.folder.parent / run.config.city.name / "city" / "synth.json"
-    paths += [run.manifest_path(name, tile) for tile in city_tiles(run.config) for name in TILE_MANIFESTS]
+    paths += [run.manifest_path(name, tile) for tile in city_tiles(run.config) for name in tile_manifests(run.config)]
     for path in paths:
         record = path.with_name(f"{path.stem}.run.json")
         if record.is_file():

@@ -9,15 +9,17 @@ the city.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from cityweave.io.textures import INFERRED, MAX_COUNT, OUTSIDE, TileTexture
+from cityweave.io.textures import GENERATED, INFERRED, MAX_COUNT, OUTSIDE, TileTexture
 from cityweave.texture.atlas import Atlas, Band, Triangles
 from cityweave.texture.fill import chart_means, fill_charts, push_pull, spare_colours
 from cityweave.texture.fuse import fuse
-from cityweave.texture.sharpen import SharpenSettings, ViewPixels, sharpen
+from cityweave.texture.novel import NovelView
+from cityweave.texture.sharpen import SharpenSettings, ViewPixels, mean_look, sharpen
 from cityweave.texture.views import PreparedView, SourceView, VisibilitySettings, look, prepare
 
 _BLOCK = 1 << 16  # texels at a time
@@ -27,6 +29,8 @@ _BLOCK = 1 << 16  # texels at a time
 class BakeSettings:
     visibility: VisibilitySettings = field(default_factory=VisibilitySettings)
     sharpening: SharpenSettings = field(default_factory=SharpenSettings)
+    novel_worth: float = 1.0  # of a restored pixel beside a satellite's
+    generated: bool = True  # whether what only restored views saw takes their colour
     robust_floor: float = 6.0  # disagreement of views, 0..255 scale, that is still noise
     gamma: float = 1.0
     plain: tuple[int, int, int] = (128, 124, 118)  # rim and bottom
@@ -35,9 +39,15 @@ class BakeSettings:
 
 
 def bake(
-    atlas: Atlas, own: Triangles, occluders: Triangles, views: list[SourceView], settings: BakeSettings
+    atlas: Atlas,
+    own: Triangles,
+    occluders: Triangles,
+    views: list[SourceView],
+    settings: BakeSettings,
+    novel: Sequence[NovelView] = (),
 ) -> TileTexture:
-    """`own` and `occluders` in tile-local metres; the order of `views` doesn't matter beyond rounding."""
+    """`own`, `occluders` and the cameras of `novel` in tile-local metres; the order of `views` doesn't matter beyond
+    rounding."""
     prepared = [p for p in (prepare(view, own, occluders, settings.visibility) for view in views) if p is not None]
     layout = atlas.layout
     colour = np.zeros((layout.height, layout.width, 3), np.float32)
@@ -47,7 +57,8 @@ def bake(
     for number, band in enumerate(atlas.bands):
         slack = settings.coarse_slack_m * (2.0 ** (number - 1) - 1.0) if number > 1 else 0.0
         looks.append((band, _bake_band(band, prepared, slack, settings, _part(colour, band))))
-    _sharpen_finest(looks[:2], prepared, settings.sharpening, colour)
+    scene = Triangles.joined([own, occluders])
+    _sharpen_finest(looks[:2], prepared, novel, scene, settings, colour)
     for number, (band, look_at) in enumerate(looks):
         rows, cols = band.face.shape
         if not rows:
@@ -93,10 +104,15 @@ class _Looks:
 
 
 def _sharpen_finest(
-    looks: list[tuple[Band, _Looks]], views: list[PreparedView], settings: SharpenSettings, colour: np.ndarray
+    looks: list[tuple[Band, _Looks]],
+    views: list[PreparedView],
+    novel: Sequence[NovelView],
+    scene: Triangles,
+    settings: BakeSettings,
+    colour: np.ndarray,
 ) -> None:
     """In place, the bands that the finest level shows: the views see them as one surface."""
-    if not settings.steps or not views:
+    if not (settings.sharpening.steps and (views or novel)):
         return
     points = np.concatenate([band.points(found.texels) for band, found in looks])
     normals = np.concatenate([band.normals(found.texels) for band, found in looks])
@@ -104,14 +120,21 @@ def _sharpen_finest(
     places = [np.divmod(found.texels, band.face.shape[1]) for band, found in looks]
     texels = np.concatenate([_part(colour, band)[place] for (band, _), place in zip(looks, places, strict=True)])
     seen = np.concatenate([found.by_view for _, found in looks], axis=1)
-    pixels = [
-        ViewPixels.of(view, points, normals, texel_m2, seen[number], settings.blur_px)
-        for number, view in enumerate(views)
-    ]
-    sharp = sharpen(texels, pixels, settings)
-    parts = np.split(sharp, [len(looks[0][1].texels)])
-    for (band, _), place, part in zip(looks, places, parts, strict=True):
+    blur_px = settings.sharpening.blur_px
+    pixels = [ViewPixels.of(view, points, normals, texel_m2, seen[n], blur_px) for n, view in enumerate(views)]
+    restored = [ViewPixels.of_novel(view, points, normals, texel_m2, scene, settings.novel_worth) for view in novel]
+    generated = np.zeros(len(texels), bool)
+    if restored and settings.generated:
+        first, mass = mean_look(restored, len(texels))
+        generated = ~seen.any(axis=0) & (mass > 0)
+        texels[generated] = first[generated]
+    sharp = sharpen(texels, [*pixels, *restored], settings.sharpening)
+    cut = [len(looks[0][1].texels)]
+    for (band, found), place, part, new in zip(
+        looks, places, np.split(sharp, cut), np.split(generated, cut), strict=True
+    ):
         _part(colour, band)[place] = part
+        found.count.reshape(-1)[found.texels[new]] = GENERATED
 
 
 def _bake_band(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,24 +14,41 @@ from cityweave.cameras import fit_local, geodetic_transform
 from cityweave.config import Config
 from cityweave.errors import DataError, Quarantine
 from cityweave.grid import Tile
-from cityweave.io.textures import INFERRED, MAX_COUNT, OUTSIDE, save_texture
+from cityweave.io.textures import MAX_COUNT, OUTSIDE, save_texture
 from cityweave.manifest import Manifest, Products, Run, run_job
 from cityweave.mesh import TileMesh, load_levels
-from cityweave.plan import city_tiles, texture_rings, vertical_grid
+from cityweave.plan import city_tiles, novel_name, novel_rings, texture_name, texture_rings, vertical_grid
 from cityweave.texture.atlas import Atlas, AtlasSettings, Triangles, build_atlas, surface_triangles
 from cityweave.texture.bake import BakeSettings, bake
+from cityweave.texture.novel import NovelView, load_views
 from cityweave.texture.sharpen import SharpenSettings
 from cityweave.texture.views import SourceView, VisibilitySettings
 
 _HEIGHT_SLACK_M = 2.0  # cameras are fitted a little beyond the meshes
 
 
-def run(run: Run, tile: Tile) -> None:
-    """texture.<hash>/ with atlas.png, provenance.png and uv.npz."""
+def run(run: Run, tile: Tile, round_number: int | None = None) -> None:
+    """texture.<hash>/ with atlas.png, provenance.png and uv.npz, after so many rounds of refinement; default: all."""
+    refine = run.config.texture.refine
+    number = refine.rounds if round_number is None else round_number
     around = _neighbours(run.config, tile)
     inputs = {"ingest": run.manifest_path("ingest", tile), "survey": run.manifest_path("survey")}
     inputs |= {f"mesh/{other.name}": run.manifest_path("mesh", other) for other in [tile, *around]}
-    run_job(run, "texture", lambda products: _work(run, tile, products), tile=tile, inputs=inputs)
+    novel = {other: run.manifest_path(novel_name(number), other) for other in _ring(run, tile, novel_rings(run.config))}
+    inputs |= {f"novel/{other.name}": path for other, path in novel.items()} if number else {}
+    run_job(
+        run,
+        "texture",
+        lambda products: _work(run, tile, products, number, list(novel.values()) if number else []),
+        name=texture_name(run.config, number),
+        tile=tile,
+        inputs=inputs,
+    )
+
+
+def _ring(run: Run, tile: Tile, rings: int) -> list[Tile]:
+    known = set(city_tiles(run.config))
+    return [other for other in tile.ring(rings) if other in known]
 
 
 def _neighbours(config: Config, tile: Tile) -> list[Tile]:
@@ -39,7 +57,7 @@ def _neighbours(config: Config, tile: Tile) -> list[Tile]:
     return [other for other in tile.ring(texture_rings(config)) if other in known and other != tile]
 
 
-def _work(run: Run, tile: Tile, products: Products) -> None:
+def _work(run: Run, tile: Tile, products: Products, number: int, novel: list[Path]) -> None:
     for stage in ("mesh", "ingest"):
         if quarantined := Manifest.read(run.manifest_path(stage, tile)).quarantined:
             raise Quarantine(quarantined)
@@ -47,10 +65,14 @@ def _work(run: Run, tile: Tile, products: Products) -> None:
     sharpening = SharpenSettings(
         settings.sharpen_steps, settings.blur_px, prior=settings.prior_px, outlier_floor=settings.robust_floor
     )
-    bake_settings = BakeSettings(scene.visibility, sharpening, settings.robust_floor)
+    refine = settings.refine
+    bake_settings = BakeSettings(
+        scene.visibility, sharpening, refine.weight, refine.generated, robust_floor=settings.robust_floor
+    )
     atlas, views = scene.atlas, scene.views
-    texture = bake(atlas, scene.own, scene.occluders, views, bake_settings)
-    with products.path("texture") as folder:
+    restored = _novel_views(novel, scene, refine.reach_m)
+    texture = bake(atlas, scene.own, scene.occluders, views, bake_settings, restored)
+    with products.path(texture_name(run.config, number)) as folder:
         save_texture(folder, texture)
     inside = texture.provenance[texture.provenance != OUTSIDE]
     seen = inside[inside <= MAX_COUNT]
@@ -58,9 +80,27 @@ def _work(run: Run, tile: Tile, products: Products) -> None:
         "views": [view.name for view in views],
         "atlas_px": [atlas.layout.width, atlas.layout.height],
         "charts": [len(band.chart) for band in atlas.bands[1:]],
-        "observed_share": round(float((inside != INFERRED).mean()), 4),
+        "observed_share": round(float((inside <= MAX_COUNT).mean()), 4),
+        "novel_views": len(restored),
         "mean_views": round(float(seen.mean()), 3) if seen.size else 0.0,
     }
+
+
+def _novel_views(manifests: list[Path], scene: Scene, reach_m: float) -> list[NovelView]:
+    """Those whose reach meets the tile, in its metres."""
+    found = []
+    for path in manifests:
+        manifest = Manifest.read(path)
+        if manifest.quarantined:
+            continue
+        for view in load_views(manifest.product(path.stem)):
+            position = view.camera.position - scene.origin_m
+            x, y = (view.aim_m[k] - scene.origin_m[k] for k in range(2))
+            low, high = scene.own.xyz.min(axis=0), scene.own.xyz.max(axis=0)
+            away = np.hypot(max(low[0] - x, x - high[0], 0.0), max(low[1] - y, y - high[1], 0.0))
+            if away <= reach_m:
+                found.append(replace(view, camera=replace(view.camera, position=position)))
+    return found
 
 
 @dataclass(frozen=True)
@@ -72,6 +112,7 @@ class Scene:
     occluders: Triangles
     views: list[SourceView]
     visibility: VisibilitySettings
+    origin_m: np.ndarray  # of its metres, in the city's CRS and height
 
 
 def scene_of(run: Run, tile: Tile) -> Scene:
@@ -87,7 +128,7 @@ def scene_of(run: Run, tile: Tile) -> Scene:
         AtlasSettings(settings.top_texel_m, settings.facade_texel_m, settings.padding_px, settings.steep_deg),
     )
     visibility = VisibilitySettings(bias_m=settings.visibility_bias_m, view_power=settings.view_power)
-    return Scene(atlas, own, occluders, views, visibility)
+    return Scene(atlas, own, occluders, views, visibility, np.asarray(levels[0].origin_m, np.float64))
 
 
 def _survey(run: Run) -> dict[str, Any]:

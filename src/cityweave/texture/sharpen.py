@@ -18,6 +18,9 @@ from numba import njit
 from scipy import ndimage
 
 from cityweave.cameras import project_poly
+from cityweave.render.textured import fragments_of
+from cityweave.texture.atlas import Triangles
+from cityweave.texture.novel import NovelView
 from cityweave.texture.views import PreparedView
 
 _TAPS = 4  # pixels per axis that a texel takes part in
@@ -26,6 +29,8 @@ _PAD = 2
 COVERED = 0.7  # pixels: what is known of less than this of a pixel says little about its colour
 _AROUND_PX = 3
 _SPREADS = 2.0
+_BIAS_M, _LARGEST_BIAS_M, _LEAST_COSINE = 0.4, 4.0, 0.05  # when a novel view sees a texel
+_NOVEL_BLUR_PX = 0.15
 _SSIM_SIGMA_PX, _SSIM_RADIUS_PX, _SSIM_C2 = 1.5, 5, 0.03**2
 
 
@@ -51,6 +56,7 @@ class ViewPixels:
     share: np.ndarray  # (phases, taps) float32
     picture: np.ndarray  # (rows, cols, 3) float32, 0..255
     quality: np.ndarray  # (rows, cols) float32, 0 to 1
+    worth: float | None = None  # of its pixels; None: a satellite's, judged by how they agree with the fused texture
 
     @staticmethod
     def of(
@@ -67,6 +73,33 @@ class ViewPixels:
         picture = np.pad(colour.astype(np.float32), (*pad, (0, 0)), mode="edge")
         return ViewPixels(index, x, y, area, _shares(blur, texel_px), picture, np.pad(view.quality, pad))
 
+    @staticmethod
+    def of_novel(
+        view: NovelView, points: np.ndarray, normals: np.ndarray, texel_m2: np.ndarray, scene: Triangles, worth: float
+    ) -> ViewPixels:
+        """Of a restored view, its camera in the points' frame. `scene` is all that may stand before them."""
+        camera = view.camera
+        fragments, _ = fragments_of(scene.xyz, scene.faces, camera, 1)
+        nearest = np.where(fragments.seen, fragments.depth, np.inf)
+        u, v, depth = camera.project(*points.T)
+        toward = camera.position - points
+        away = np.linalg.norm(toward, axis=1)
+        cosine = np.einsum("nk,nk->n", normals, toward) / away
+        inside = (u >= 1) & (v >= 1) & (u < camera.width - 1) & (v < camera.height - 1) & (depth > 0)
+        index = np.flatnonzero(inside & (cosine > _LEAST_COSINE)).astype(np.int32)
+        u, v, depth, away, cosine = (values[index] for values in (u, v, depth, away, cosine))
+        # A pixel along the face changes the depth by so much.
+        slope = depth / camera.focal_px * np.sqrt(1 - np.minimum(cosine, 1) ** 2) / cosine
+        hit = nearest[v.astype(np.int64), u.astype(np.int64)] > depth - np.minimum(_BIAS_M + slope, _LARGEST_BIAS_M)
+        index, u, v, away, cosine = (values[hit] for values in (index, u, v, away, cosine))
+        area = (texel_m2[index] * cosine * (camera.focal_px / away) ** 2).astype(np.float32)
+        texel_px = math.sqrt(float(np.median(area))) if len(area) else 0.0
+        x, y = ((values - 0.5 + _PAD).astype(np.float32) for values in (u, v))
+        pad = ((_PAD, _PAD), (_PAD, _PAD))
+        picture = np.pad(view.picture.astype(np.float32), (*pad, (0, 0)), mode="edge")
+        quality = np.pad(view.known.astype(np.float32), pad)
+        return ViewPixels(index, x, y, area, _shares(_NOVEL_BLUR_PX, texel_px), picture, quality, worth)
+
     def shown(self, texels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What the view would show (rows, cols, 3) of texels (n, 3), and how much of each pixel they cover."""
         sums = np.zeros((*self.quality.shape, 4), np.float32)
@@ -77,6 +110,15 @@ class ViewPixels:
     def gathered(self, per_pixel: np.ndarray, out: np.ndarray) -> None:
         """Add to `out` (n, 4) what each texel collects of `per_pixel` (rows, cols, 4) over the pixels it is part of."""
         _gather(self.index, self.x, self.y, self.area, self.share, per_pixel, out)
+
+
+def mean_look(views: Sequence[ViewPixels], texels: int) -> tuple[np.ndarray, np.ndarray]:
+    """(n, 3) what the views show of each texel, blurred as their pixels are, and how many pixels of them (n,)."""
+    total = np.zeros((texels, 4), np.float32)
+    for view in views:
+        weight = view.quality[:, :, None]
+        view.gathered(np.concatenate([view.picture * weight, weight], axis=2), total)
+    return total[:, :3] / np.maximum(total[:, 3:], 1e-6), total[:, 3]
 
 
 def sharpen(texels: np.ndarray, views: Sequence[ViewPixels], settings: SharpenSettings) -> np.ndarray:
@@ -91,8 +133,7 @@ def sharpen(texels: np.ndarray, views: Sequence[ViewPixels], settings: SharpenSe
     total = np.zeros((len(now), 4), np.float32)
     for view in views:
         shown, cover = view.shown(now)
-        worth = worth_of(view, shown, cover, settings.outlier_floor)
-        weights.append(worth * _loss_weight(view.picture, worth))
+        weights.append(_weight_of(view, shown, cover, settings.outlier_floor))
         covers.append(np.maximum(cover, COVERED)[:, :, None])
         view.gathered(_per_pixel(view.picture - shown, weights[-1], covers[-1]), total)
     left, mass = total[:, :3].copy(), total[:, 3:] + np.float32(settings.prior)
@@ -121,6 +162,14 @@ def _per_pixel(values: np.ndarray, weight: np.ndarray, cover: np.ndarray) -> np.
 def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Per band; the bands are three systems with one matrix."""
     return np.einsum("nb,nb->b", a, b, dtype=np.float64).astype(np.float32)
+
+
+def _weight_of(view: ViewPixels, shown: np.ndarray, cover: np.ndarray, floor: float) -> np.ndarray:
+    """(rows, cols): what the square of each pixel's error counts."""
+    if view.worth is not None:
+        return np.where(cover > COVERED, view.worth * view.quality, 0).astype(np.float32)
+    worth = worth_of(view, shown, cover, floor)
+    return worth * _loss_weight(view.picture, worth)
 
 
 def worth_of(view: ViewPixels, shown: np.ndarray, cover: np.ndarray, floor: float) -> np.ndarray:

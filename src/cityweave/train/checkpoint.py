@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cityweave.errors import CityweaveError, ConfigError
+from cityweave.io.weights import load_tensors, save_tensors
 from cityweave.manifest import remove, write_json
-from cityweave.train.weights import load_tensors, save_tensors
 
 if TYPE_CHECKING:
     import torch

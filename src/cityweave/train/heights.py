@@ -11,13 +11,13 @@ from pydantic import Field
 
 from cityweave.config import Section
 from cityweave.errors import DataError
+from cityweave.io.weights import fill_model, load_tensors
 from cityweave.train.data import Change, Sampler, check_windows, lattice
 from cityweave.train.loop import Batch
 from cityweave.train.models.height_unet import HeightUNet
 from cityweave.train.packs import TrainingData, open_data
 from cityweave.train.recipe import DataSettings
 from cityweave.train.settings import TrainSettings
-from cityweave.train.weights import fill_model, load_tensors
 
 KIND = "height_unet"
 

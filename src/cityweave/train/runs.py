@@ -118,8 +118,8 @@ def work(folder: Path, device: str, requests: Requests) -> None:
 
 
 def _train(folder: Path, device: str, requests: Requests) -> None:
+    from cityweave.io.weights import save_tensors
     from cityweave.train.loop import Loop
-    from cityweave.train.weights import save_tensors
 
     require(device)
     config = read_run(folder)

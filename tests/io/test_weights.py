@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from cityweave.errors import DataError, MissingCapability
+from cityweave.io.weights import save_tensors
 from cityweave.train.heights import load_height_unet
 from cityweave.train.models.height_unet import HeightUNet
-from cityweave.train.weights import save_tensors
 
 CARD = {"kind": "height_unet", "width": 4, "start_m": 3.0}
 

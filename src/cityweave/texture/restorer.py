@@ -1,0 +1,58 @@
+"""What makes a rendered picture of the city look like a photograph of it: one interface, two models.
+
+`small` is a compact network of ours, shipped with its weights; `flux` one step of FLUX.1-schnell in its latents. Both
+are deterministic: the same picture gives the same picture.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Protocol
+
+import numpy as np
+
+from cityweave.config import RefineConfig
+from cityweave.errors import MissingCapability
+
+# Of each restorer: the module that has it, what it needs to be installed, and the extra that brings that.
+RESTORERS: dict[str, tuple[str, tuple[str, ...], str]] = {
+    "small": ("cityweave.texture.restorer_small", ("torch", "safetensors"), "models"),
+}
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A picture of the textured city, and what is known of each of its pixels; all [h, w]."""
+
+    rgb: np.ndarray  # uint8 [h, w, 3]
+    drawn: np.ndarray  # bool, the city is there
+    provenance: np.ndarray  # uint8, as textures have it
+    normal: np.ndarray  # float32 [h, w, 3] of the face, in the camera's frame: x right, y down, z forward
+    beyond_m: np.ndarray  # float32, along the axis, from the point aimed at; anything where nothing is drawn
+
+
+class Restorer(Protocol):
+    def restore(self, picture: Rendered) -> np.ndarray:
+        """uint8 [h, w, 3]; what isn't drawn may hold anything."""
+
+
+def require_restorer(refine: RefineConfig) -> None:
+    """Refuse a restorer that this machine can't run."""
+    if not refine.rounds:
+        return
+    _, needed, extra = RESTORERS[refine.restorer]
+    if missing := [name for name in needed if find_spec(name) is None]:
+        raise MissingCapability(
+            f"texture.refine.restorer is {refine.restorer}, which needs {' and '.join(missing)}: make setup "
+            f"EXTRAS={extra}, or pip install 'cityweave[{extra}]'; accepted without it: texture.refine.rounds: 0"
+        )
+
+
+def open_restorer(refine: RefineConfig, device: str) -> Restorer:
+    """Its weights are read and checked now."""
+    require_restorer(refine)
+    module = importlib.import_module(RESTORERS[refine.restorer][0])
+    restorer: Restorer = module.open_restorer(refine.weights, device)
+    return restorer
