@@ -17,7 +17,8 @@ from tests.evaluate import fake_city
 SCHEMA = {
     "dsm": "mae_m rmse_m median_m nmad_m within_1m completeness measured_share building_mae_m border_ratio",
     "mesh": "precision recall f1 chamfer_m boundary_edges nonmanifold_edges vertical_wall_share riser_share triangles",
-    "texture": "psnr ssim sharpness true_sharpness scored_share observed_share seam_step",
+    "texture": "psnr ssim st_lpips sharpness true_sharpness scored_share observed_share source_psnr generated_share "
+    "seam_step",
     "cost": "wall_s cpu_s peak_rss_mb per_km2_s overhead_share",
 }
 
@@ -75,6 +76,7 @@ def test_texture_figures(evaluated: Run) -> None:
     metrics = metrics_of(evaluated)
     texture = metrics["texture"]
     assert texture["psnr"] > 50 and texture["ssim"] > 0.999
+    assert texture["source_psnr"] == pytest.approx(30.0) and texture["generated_share"] == 0.0
     assert 0.5 < texture["scored_share"] <= 1.0
     assert texture["observed_share"] == pytest.approx(0.75, abs=0.08)
     assert 0.2 < texture["seam_step"] < 2.0

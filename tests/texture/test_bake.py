@@ -36,7 +36,11 @@ def views(own):
 
 @pytest.fixture(scope="module")
 def baked(atlas, own, views):
-    return bake(atlas, own, NOTHING, views, BakeSettings())
+    return textured(atlas, own, NOTHING, views, BakeSettings())
+
+
+def textured(*arguments):
+    return bake(*arguments).texture
 
 
 def compare(atlas, texture, band_number):
@@ -72,7 +76,7 @@ def test_provenance_counts_views_and_marks_the_rest(atlas, baked):
 
 
 def test_a_wall_that_no_view_faces_is_filled_and_says_so(atlas, own, views):
-    texture = bake(atlas, own, NOTHING, views[2:3], BakeSettings())
+    texture = textured(atlas, own, NOTHING, views[2:3], BakeSettings())
     band = atlas.bands[1]
     texel = np.flatnonzero(band.face >= 0)
     provenance = texture.provenance[band.row0 :].ravel()[texel]
@@ -92,7 +96,7 @@ def test_what_stands_before_a_texel_is_not_painted_on_it(atlas, own, views):
     level, row = 5.0, 0
     errors = []
     for occluders in (wall, NOTHING):
-        texture = bake(atlas, own, occluders, visible, BakeSettings(robust_floor=200.0))
+        texture = textured(atlas, own, occluders, visible, BakeSettings(robust_floor=200.0))
         colour, true, provenance = compare(atlas, texture, row)
         near = (compare_points(atlas, row)[:, 0] > SIDE - 14) & (compare_points(atlas, row)[:, 2] == level)
         errors.append(np.abs(colour - true).max(axis=1)[near & (provenance < INFERRED)].mean())
@@ -112,30 +116,30 @@ def test_a_moving_shadow_doesn_t_ghost(atlas, own, views):
         rows = image.shape[1] // 6
         image[:, number * rows : (number + 1) * rows] //= 3  # another strip of every view is dark
         changed.append(replace(view, image=image))
-    sharp, true, _ = compare(atlas, bake(atlas, own, NOTHING, changed, BakeSettings()), 0)
+    sharp, true, _ = compare(atlas, textured(atlas, own, NOTHING, changed, BakeSettings()), 0)
     fused = BakeSettings(sharpening=SharpenSettings(steps=0))
-    robust, _, _ = compare(atlas, bake(atlas, own, NOTHING, changed, fused), 0)
-    plain, _, _ = compare(atlas, bake(atlas, own, NOTHING, changed, replace(fused, robust_floor=1e6)), 0)
+    robust, _, _ = compare(atlas, textured(atlas, own, NOTHING, changed, fused), 0)
+    plain, _, _ = compare(atlas, textured(atlas, own, NOTHING, changed, replace(fused, robust_floor=1e6)), 0)
     assert psnr(robust, true) > psnr(plain, true) + 3
     assert psnr(sharp, true) > psnr(robust, true) - 0.1
 
 
 def test_exposure_is_taken_out(atlas, own, views, baked):
     darker = replace(views[0], image=(views[0].image // 2).astype(np.uint16), gain=views[0].gain * 2)
-    texture = bake(atlas, own, NOTHING, [darker, *views[1:]], BakeSettings())
+    texture = textured(atlas, own, NOTHING, [darker, *views[1:]], BakeSettings())
     assert np.abs(texture.colour.astype(int) - baked.colour).mean() < 0.5
 
 
 def test_masked_pixels_are_not_used(atlas, own, views):
     blind = [replace(view, valid=np.zeros_like(view.valid)) for view in views]
-    texture = bake(atlas, own, NOTHING, blind, BakeSettings())
+    texture = textured(atlas, own, NOTHING, blind, BakeSettings())
     inside = texture.provenance != OUTSIDE
     assert (texture.provenance[inside] == INFERRED).all()
 
 
 def test_grey_views_give_grey(atlas, own, views):
     grey = [replace(view, image=view.image[:1]) for view in views]
-    texture = bake(atlas, own, NOTHING, grey, BakeSettings())
+    texture = textured(atlas, own, NOTHING, grey, BakeSettings())
     x0, y0, x1, y1 = atlas.plain_box
     colour = texture.colour.copy()
     colour[y0:y1, x0:x1] = 0
@@ -144,7 +148,7 @@ def test_grey_views_give_grey(atlas, own, views):
 
 def test_one_block_or_many_make_no_difference(atlas, own, views, baked, monkeypatch):
     monkeypatch.setattr("cityweave.texture.bake._BLOCK", 1000)
-    again = bake(atlas, own, NOTHING, views, BakeSettings())
+    again = textured(atlas, own, NOTHING, views, BakeSettings())
     assert (again.colour == baked.colour).all()
     assert (again.provenance == baked.provenance).all()
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from cityweave.errors import DataError
-from cityweave.io.textures import INFERRED, OUTSIDE, halved, level_picture, load_texture
+from cityweave.io.textures import INFERRED, MAX_COUNT, OUTSIDE, halved, level_picture, load_texture
 from cityweave.manifest import Manifest, Run, content_hash
 from cityweave.mesh import SURFACE, load_levels
-from cityweave.plan import city_tiles
-from cityweave.texture import job
+from cityweave.plan import city_tiles, load_config, tile_manifests
+from cityweave.texture import job, novel_job
 from tests.texture import scene
 
 
@@ -98,6 +98,64 @@ def test_neighbours_agree_along_their_border(run):
     both = (west.provenance[:rows, border] < INFERRED) & (east.provenance[:rows, inside] < INFERRED)
     assert both.mean() > 0.9
     assert (np.abs(a - b).max(axis=1)[both] <= 6).mean() > 0.9
+
+
+@pytest.fixture(scope="module")
+def refined(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The same city with two rounds of refinement, by a restorer that has learned nothing."""
+    pytest.importorskip("torch", reason="make setup EXTRAS=models")
+    from cityweave.io.weights import save_tensors
+    from cityweave.texture.restorer_small import KIND, SmallRestorer
+
+    folder = tmp_path_factory.mktemp("refined")
+    save_tensors(folder / "none.safetensors", SmallRestorer(4).state_dict(), {"kind": KIND, "width": 4})
+    refine = {"rounds": 2, "weights": str(folder / "none.safetensors"), "spacing_m": 60, "reach_m": 50, "size_px": 208}
+    refine |= {"height_m": 120, "headings_deg": [45, 225]}
+    copy = Run(folder / "boxes", load_config(run.config.model_dump() | {"texture": {"refine": refine}}))
+    shutil.copytree(run.folder, copy.folder)
+    for tile in city_tiles(copy.config):
+        copy.manifest_path("texture", tile).unlink()
+        job.run(copy, tile, 0)
+    for number in (1, 2):
+        for tile in city_tiles(copy.config):
+            novel_job.run(copy, tile, number)
+        for tile in city_tiles(copy.config):
+            job.run(copy, tile, number)
+    return copy
+
+
+def test_a_refined_texture_has_its_rounds_beside_it(run: Run, refined: Run) -> None:
+    tiles = city_tiles(refined.config)
+    rounds = list(tile_manifests(refined.config))[-5:]
+    assert rounds == ["texture_0", "novel_1", "texture_1", "novel_2", "texture"]
+    places = refined.manifest_path("texture_0", tiles[0]), run.manifest_path("texture", tiles[0])
+    first, plain = (Manifest.read(place).values["products"][0] for place in places)
+    assert first["sha256"] == plain["sha256"]
+    for name in rounds:
+        assert Manifest.read(refined.manifest_path(name, tiles[3])).quarantined == "no picture shows it"
+
+
+def test_novel_views_are_the_owners_and_serve_its_neighbours(refined: Run) -> None:
+    """Points of the 60 m grid: each in one tile, each shown from two sides, and read by all four."""
+    tiles = city_tiles(refined.config)
+    notes = [Manifest.read(refined.manifest_path("novel_1", tile)).notes for tile in tiles[:3]]
+    owned = [set(note["views"]) | set(note["left_out"]) for note in notes]
+    assert all(len(names) % 2 == 0 for names in owned) and not set.intersection(*owned)
+    used = [Manifest.read(refined.manifest_path("texture", tile)).notes["novel_views"] for tile in tiles[:3]]
+    assert min(used) > 0 and sum(used) > sum(len(note["views"]) for note in notes)
+    inputs = Manifest.read(refined.manifest_path("texture", tiles[0])).values["inputs"]
+    assert {f"novel/{tile.name}" for tile in tiles} <= inputs.keys()
+
+
+def test_a_restorer_that_does_nothing_hardly_changes_what_was_seen(run: Run, refined: Run) -> None:
+    for tile in city_tiles(run.config)[:3]:
+        plain, after = (Manifest.read(each.manifest_path("texture", tile)) for each in (run, refined))
+        before, now = (load_texture(each.product("texture")) for each in (plain, after))
+        seen = (before.provenance > 0) & (before.provenance <= MAX_COUNT)
+        assert (now.provenance[seen] == before.provenance[seen]).all()
+        apart = np.abs(now.colour.astype(int) - before.colour)[seen].max(axis=1)
+        assert np.median(apart) <= 3
+        assert after.notes["source_error"] < 1.5 * plain.notes["source_error"] + 1
 
 
 def test_same_bytes_in_another_folder(run, tmp_path: Path):

@@ -177,9 +177,9 @@ def test_committed_configurations_are_valid() -> None:
                 values = base
                 for key, value in change.items():
                     values = with_value(values, key, value)
-                settings_of("heights", values, str(file))
+                settings_of(file.stem.removesuffix("_sweep"), values, str(file))
         else:
-            settings_of("heights", yaml.safe_load(file.read_text()), str(file))
+            settings_of(file.stem, yaml.safe_load(file.read_text()), str(file))
 
 
 def test_configuration_names_every_key() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cityweave.plan import TILE_MANIFESTS, city_tiles, load_config, texture_rings
+from cityweave.plan import city_tiles, load_config, novel_rings, rendered_rings, texture_rings, tile_manifests
 
 from .conftest import Workflow
 
@@ -27,8 +27,9 @@ def pretend_done(workflow: Workflow, values: dict) -> None:
     names = ["synth", "survey", "merge_heights", "merge_city", "evaluate", "report"]
     files = [workflow.city / "city" / f"{name}.json" for name in names]
     files += [workflow.city / "verdict.json"]
-    for tile in city_tiles(load_config(values)):
-        files += [workflow.city / "tiles" / tile.name / f"{name}.json" for name in TILE_MANIFESTS]
+    config = load_config(values)
+    for tile in city_tiles(config):
+        files += [workflow.city / "tiles" / tile.name / f"{name}.json" for name in tile_manifests(config)]
     for file in files:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("{}")
@@ -89,6 +90,30 @@ def test_a_pack_asks_for_the_cores_of_all_tiles_at_once(tmp_path: Path, mini_val
     values = seven(mini_values, pack={"tiles": 10, "at_once": 4}, cores_per_tile=2)
     said = Workflow(tmp_path, values).succeed("--dry-run", "--printshellcmds", cores=64)
     assert said.count("--cpus 8 --at-once 4") == 5 and said.count("--at-once 4") == 10
+
+
+def test_a_refined_texture_goes_back_and_forth_and_a_changed_tile_reaches_as_far_as_its_views(
+    tmp_path: Path, mini_values: dict
+) -> None:
+    pytest.importorskip("torch", reason="make setup EXTRAS=models")
+    values = seven(mini_values) | {"texture": {"refine": {"rounds": 2, "reach_m": 60}}}
+    workflow = Workflow(tmp_path, values)
+    jobs, tiles = workflow.planned(), SIDE * SIDE
+    rounds = ("texture_0", "novel_1", "texture_1", "novel_2", "texture")
+    assert {name: jobs[name] for name in rounds} == dict.fromkeys(rounds, tiles)
+    packed = Workflow(tmp_path / "packed", values | {"workflow": {"pack": {"tiles": 10}}}).planned()
+    assert sum(name.startswith("novel_2_") for name in packed) == 5
+
+    def reached(file: str) -> dict[str, int]:
+        jobs = workflow.planned("--forcerun", f"{middle(workflow, values)}/{file}.json")
+        return {name: count for name, count in jobs.items() if name.startswith(("texture", "novel"))}
+
+    config = load_config(values)
+    pretend_done(workflow, values)
+    # one ring of tiles whose views show the tile, or that its views show
+    assert (novel_rings(config), rendered_rings(config)) == (1, 2)
+    assert reached("novel_2") == {"novel_2": 1, "texture": 9}
+    assert reached("texture_1") == {"texture_1": 1, "novel_2": 25, "texture": 49}
 
 
 def test_a_manifest_that_is_gone_is_made_again(tmp_path: Path, mini_values: dict) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cityweave.cli import main
-from cityweave.manifest import content_hash
+from cityweave.manifest import Run, content_hash
 
 from .conftest import Workflow
 
@@ -51,6 +51,19 @@ def test_figures_of_the_mini_city(mini: Workflow) -> None:
     assert metrics["mesh"]["boundary_edges"] == 0
     assert metrics["mesh"]["nonmanifold_edges"] == 0
     assert metrics["texture"]["psnr"] is None or metrics["texture"]["psnr"] > 14
+
+
+def test_pairs_for_the_restorer_show_one_place(mini: Workflow, tmp_path: Path) -> None:
+    """Our picture and the true one, from the same cameras: alike, and not the same."""
+    pytest.importorskip("torch", reason="make setup EXTRAS=models")
+    from cityweave.train.pairs import PairData, city_pairs
+
+    data = PairData(folder=tmp_path, train=(mini.city,), validation=(tmp_path,), views=2, size_px=128, window_px=64)
+    for ours, truth in city_pairs(Run.open(mini.city), data):
+        apart = (ours.rgb.astype(float) - truth)[ours.drawn]
+        turned = (ours.rgb[:, ::-1].astype(float) - truth)[ours.drawn & ours.drawn[:, ::-1]]
+        assert ours.drawn.mean() > 0.2 and 2 < abs(apart).mean() < 0.7 * abs(turned).mean()
+        assert abs(ours.beyond_m[ours.drawn]).max() < 400
 
 
 def test_a_second_run_does_nothing(mini: Workflow) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,7 @@ from cityweave.render.textured import NO_TILE, Frame, fragments_of
 
 MIN_SCORED = 0.5  # a view that sees less of the core says more about the surroundings
 PLAN_PIXEL_M = 0.5  # of the view from above in which borders are looked for
+STLPIPS_PACKAGE = "stlpips_pytorch"
 _INSIDE_M = 16.0  # how far from a border the steps lie that a step across it is compared with
 
 
@@ -27,6 +30,23 @@ def core_mask(view: Pinhole, points: NDArray[np.float64], faces: NDArray[np.int3
         return (x >= core.xmin) & (x < core.xmax) & (y >= core.ymin) & (y < core.ymax)  # type: ignore[no-any-return]
 
 
+def _unlike(ours: NDArray[Any], truth: NDArray[Any], scored: NDArray[np.bool_]) -> list[float]:
+    """ST-LPIPS of two pictures in 0..1, black where nothing is scored; none where its weights aren't installed."""
+    if find_spec(STLPIPS_PACKAGE) is None:
+        return []
+    import torch
+
+    from cityweave.evaluate.stlpips import st_lpips
+
+    torch.set_num_threads(1)  # sums of several would change the last bits
+    tensors = [
+        torch.from_numpy((np.moveaxis(picture * 2 - 1, 2, 0) * scored).astype(np.float32))[None]
+        for picture in (ours, truth)
+    ]
+    with torch.inference_mode():
+        return [float(st_lpips()(*tensors))]
+
+
 @dataclass
 class TextureScore:
     """Means over views; each view counts once."""
@@ -35,6 +55,7 @@ class TextureScore:
     ssims: list[float] = field(default_factory=list)
     sharp: list[float] = field(default_factory=list)
     true_sharp: list[float] = field(default_factory=list)
+    looks: list[float] = field(default_factory=list)
     shares: list[float] = field(default_factory=list)
     scored: int = 0
     observed: int = 0
@@ -52,6 +73,7 @@ class TextureScore:
         self.ssims.append(ssim(ours, target, scored))
         self.sharp.append(sharpness(ours, scored))
         self.true_sharp.append(sharpness(target, scored))
+        self.looks.extend(_unlike(ours, target, scored))
         self.shares.append(share)
         provenance = frame.centre(frame.provenance)
         seen = frame.centre(frame.tile) != NO_TILE
@@ -60,7 +82,7 @@ class TextureScore:
         return True
 
     def figures(self) -> tuple[dict[str, float | None], dict[str, str]]:
-        names = ("psnr", "ssim", "sharpness", "true_sharpness", "scored_share", "observed_share")
+        names = ("psnr", "ssim", "st_lpips", "sharpness", "true_sharpness", "scored_share", "observed_share")
         if not self.psnrs:
             n = len(self.left_out)
             reason = f"none of {n} views has half of its pixels in the core" if n else "there are no unseen views"
@@ -68,11 +90,12 @@ class TextureScore:
         return {
             "psnr": float(np.mean(self.psnrs)),
             "ssim": float(np.mean(self.ssims)),
+            "st_lpips": float(np.mean(self.looks)) if self.looks else None,
             "sharpness": float(np.mean(self.sharp)),
             "true_sharpness": float(np.mean(self.true_sharp)),
             "scored_share": float(np.mean(self.shares)),
             "observed_share": self.observed / self.scored,
-        }, {}
+        }, {} if self.looks else {"st_lpips": "stlpips-pytorch is not installed: make setup EXTRAS=metrics"}
 
 
 def seam_step(plan: Frame) -> float | None:

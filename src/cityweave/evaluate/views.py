@@ -13,6 +13,7 @@ from cityweave.evaluate.city import City
 from cityweave.evaluate.texture import PLAN_PIXEL_M, TextureScore, core_mask, seam_step
 from cityweave.evaluate.truth import Truth
 from cityweave.grid import Tile
+from cityweave.manifest import Manifest
 from cityweave.render.textured import Frame, MapView, render
 
 _SAMPLES = 2  # per pixel and axis
@@ -42,7 +43,10 @@ def tiles_in_view(city: City, camera: Pinhole, heights_m: tuple[float, float]) -
 
 def texture_figures(city: City, truth: Truth, pictures: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Writes `{view}.jpg` (truth beside ours) into `pictures` for the first views that count."""
-    names = ("psnr", "ssim", "sharpness", "true_sharpness", "scored_share", "observed_share", "seam_step")
+    names = (
+        *("psnr", "ssim", "st_lpips", "sharpness", "true_sharpness", "scored_share", "observed_share"),
+        *("source_psnr", "generated_share", "seam_step"),
+    )
     if not city.with_texture:
         return dict.fromkeys(names), dict.fromkeys(names, "no tile has a texture")
     mesh, views = truth.mesh, truth.views()
@@ -61,11 +65,22 @@ def texture_figures(city: City, truth: Truth, pictures: Path) -> tuple[dict[str,
     figures, reasons = score.figures()
     if not views:
         reasons = dict.fromkeys(figures, "there are no unseen views: the city is not synthetic")
+    figures |= _from_manifests(city)
     step, reason = _seam_step(city)
     figures["seam_step"] = step
     if step is None:
         reasons["seam_step"] = reason
     return figures, reasons
+
+
+def _from_manifests(city: City) -> dict[str, float | None]:
+    """How well the texture agrees with the satellites' own pixels, and how much of it no satellite saw but a restorer
+    made up."""
+    notes = [Manifest.read(city.run.manifest_path("texture", tile)).values["notes"] for tile in city.with_texture]
+    pixels = sum(note["source_pixels"] for note in notes)
+    error = sum(note["source_error"] * note["source_pixels"] for note in notes) / max(pixels, 1)
+    generated = float(np.mean([note["generated_share"] for note in notes]))
+    return {"source_psnr": 10 * np.log10(255**2 / error) if error > 0 else None, "generated_share": generated}
 
 
 def save_jpeg(path: Path, picture: NDArray[np.uint8]) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cityweave.io.raster import open_raster
-from cityweave.io.textures import INFERRED, OUTSIDE
-from cityweave.report.colours import ABOVE, COUNT, ERROR, INFERRED_RGB, UNKNOWN_RGB, look_up
+from cityweave.io.textures import GENERATED, INFERRED, OUTSIDE
+from cityweave.report.colours import ABOVE, COUNT, ERROR, GENERATED_RGB, INFERRED_RGB, UNKNOWN_RGB, look_up
 
 MAX_SIDE_PX = 1024
 ERROR_RANGE_M = 3.0
@@ -67,9 +67,10 @@ def error_picture(error: NDArray[np.floating]) -> NDArray[np.uint8]:
 
 
 def provenance_picture(provenance: NDArray[np.uint8], drawn: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """How many views a texel's colour comes from; orange where it is inferred."""
+    """How many views a texel's colour comes from; orange where it is inferred, violet where it is generated."""
     out = look_up(provenance.astype(np.float64), 1.0, float(MAX_VIEWS), COUNT)
     out[(provenance == 0) | (provenance == INFERRED)] = INFERRED_RGB
+    out[provenance == GENERATED] = GENERATED_RGB
     out[~drawn | (provenance == OUTSIDE)] = UNKNOWN_RGB
     return out
 

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cityweave.io.textures import GENERATED
 from cityweave.manifest import Manifest, Run
 from cityweave.mesh import SURFACE
 from cityweave.plan import city_cells
 from cityweave.render.city import tile_levels
 from cityweave.report import maps, page, plots, pointing, scenes
-from cityweave.report.colours import ABOVE, COUNT, ERROR, INFERRED_RGB, UNKNOWN_RGB, css_gradient
+from cityweave.report.colours import ABOVE, COUNT, ERROR, GENERATED_RGB, INFERRED_RGB, UNKNOWN_RGB, css_gradient
 from cityweave.report.facts import (
     error_by_border_distance,
     read_json,
@@ -184,6 +185,7 @@ def _texture(out: Page, m: Material) -> None:
                 "",
                 "PSNR",
                 "SSIM",
+                "ST-LPIPS",
                 "sharpness, and that of the truth",
                 "pixels in the core",
                 "of them observed",
@@ -194,6 +196,7 @@ def _texture(out: Page, m: Material) -> None:
                     "unseen views",
                     measured(number(t["psnr"]), "dB"),
                     number(t["ssim"]),
+                    number(t["st_lpips"]),
                     f"{number(t['sharpness'])}, {number(t['true_sharpness'])}",
                     measured(share(t["scored_share"]), "%"),
                     measured(share(t["observed_share"]), "%"),
@@ -206,7 +209,9 @@ def _texture(out: Page, m: Material) -> None:
         return
     plan = scenes.plan_view(m.stage, maps.MAX_SIDE_PX)
     drawn = plan.tile != scenes.NO_TILE
-    chips = ((f"rgb{INFERRED_RGB}", "inferred"), (f"rgb{UNKNOWN_RGB}", "no texture"))
+    chips = [(f"rgb{INFERRED_RGB}", "inferred"), (f"rgb{UNKNOWN_RGB}", "no texture")]
+    if (plan.provenance[drawn] == GENERATED).any():
+        chips.insert(1, (f"rgb{GENERATED_RGB}", "generated"))
     provenance = maps.provenance_picture(plan.provenance, drawn)
     colours = page.legend(css_gradient(COUNT), "1 view", f"{maps.MAX_VIEWS} views and more", *chips)
     out.grid(

@@ -19,7 +19,7 @@ from cityweave.texture.atlas import Atlas, Band, Triangles
 from cityweave.texture.fill import chart_means, fill_charts, push_pull, spare_colours
 from cityweave.texture.fuse import fuse
 from cityweave.texture.novel import NovelView
-from cityweave.texture.sharpen import SharpenSettings, ViewPixels, mean_look, sharpen
+from cityweave.texture.sharpen import SharpenSettings, ViewPixels, mean_look, sharpen, squared_error
 from cityweave.texture.views import PreparedView, SourceView, VisibilitySettings, look, prepare
 
 _BLOCK = 1 << 16  # texels at a time
@@ -45,7 +45,7 @@ def bake(
     views: list[SourceView],
     settings: BakeSettings,
     novel: Sequence[NovelView] = (),
-) -> TileTexture:
+) -> Baked:
     """`own`, `occluders` and the cameras of `novel` in tile-local metres; the order of `views` doesn't matter beyond
     rounding."""
     prepared = [p for p in (prepare(view, own, occluders, settings.visibility) for view in views) if p is not None]
@@ -58,7 +58,7 @@ def bake(
         slack = settings.coarse_slack_m * (2.0 ** (number - 1) - 1.0) if number > 1 else 0.0
         looks.append((band, _bake_band(band, prepared, slack, settings, _part(colour, band))))
     scene = Triangles.joined([own, occluders])
-    _sharpen_finest(looks[:2], prepared, novel, scene, settings, colour)
+    error, pixels = _sharpen_finest(looks[:2], prepared, novel, scene, settings, colour)
     for number, (band, look_at) in enumerate(looks):
         rows, cols = band.face.shape
         if not rows:
@@ -78,7 +78,7 @@ def bake(
     x0, y0, x1, y1 = atlas.plain_box
     out = _to_bytes(colour, settings.gamma)
     out[y0:y1, x0:x1] = settings.plain
-    return TileTexture(layout, out, provenance, atlas.uv)
+    return Baked(TileTexture(layout, out, provenance, atlas.uv), error / max(pixels, 1), pixels)
 
 
 def _to_bytes(colour: np.ndarray, gamma: float) -> np.ndarray:
@@ -91,6 +91,16 @@ def _to_bytes(colour: np.ndarray, gamma: float) -> np.ndarray:
 def _part(picture: np.ndarray, band: Band) -> np.ndarray:
     rows, cols = band.face.shape
     return picture[band.row0 : band.row0 + rows, :cols]
+
+
+@dataclass(frozen=True)
+class Baked:
+    """`source_error`: mean square of what the satellites' pixels differ by from what the texture makes them show, on
+    the 0..255 scale; over `source_pixels` pixels."""
+
+    texture: TileTexture
+    source_error: float
+    source_pixels: int
 
 
 @dataclass(frozen=True)
@@ -110,10 +120,11 @@ def _sharpen_finest(
     scene: Triangles,
     settings: BakeSettings,
     colour: np.ndarray,
-) -> None:
-    """In place, the bands that the finest level shows: the views see them as one surface."""
-    if not (settings.sharpening.steps and (views or novel)):
-        return
+) -> tuple[float, int]:
+    """In place, the bands that the finest level shows: the views see them as one surface. Returns the sum of squares
+    that the satellites' pixels then differ by, and how many they are."""
+    if not views and not novel:
+        return 0.0, 0
     points = np.concatenate([band.points(found.texels) for band, found in looks])
     normals = np.concatenate([band.normals(found.texels) for band, found in looks])
     texel_m2 = np.concatenate([band.texel_m2(found.texels) for band, found in looks])
@@ -135,6 +146,8 @@ def _sharpen_finest(
     ):
         _part(colour, band)[place] = part
         found.count.reshape(-1)[found.texels[new]] = GENERATED
+    errors, counts = zip(*(squared_error(view, sharp) for view in pixels), strict=True) if pixels else ((), ())
+    return sum(errors), sum(counts)
 
 
 def _bake_band(

@@ -14,7 +14,7 @@ from cityweave.cameras import fit_local, geodetic_transform
 from cityweave.config import Config
 from cityweave.errors import DataError, Quarantine
 from cityweave.grid import Tile
-from cityweave.io.textures import MAX_COUNT, OUTSIDE, save_texture
+from cityweave.io.textures import GENERATED, MAX_COUNT, OUTSIDE, save_texture
 from cityweave.manifest import Manifest, Products, Run, run_job
 from cityweave.mesh import TileMesh, load_levels
 from cityweave.plan import city_tiles, novel_name, novel_rings, texture_name, texture_rings, vertical_grid
@@ -71,7 +71,8 @@ def _work(run: Run, tile: Tile, products: Products, number: int, novel: list[Pat
     )
     atlas, views = scene.atlas, scene.views
     restored = _novel_views(novel, scene, refine.reach_m)
-    texture = bake(atlas, scene.own, scene.occluders, views, bake_settings, restored)
+    baked = bake(atlas, scene.own, scene.occluders, views, bake_settings, restored)
+    texture = baked.texture
     with products.path(texture_name(run.config, number)) as folder:
         save_texture(folder, texture)
     inside = texture.provenance[texture.provenance != OUTSIDE]
@@ -82,6 +83,9 @@ def _work(run: Run, tile: Tile, products: Products, number: int, novel: list[Pat
         "charts": [len(band.chart) for band in atlas.bands[1:]],
         "observed_share": round(float((inside <= MAX_COUNT).mean()), 4),
         "novel_views": len(restored),
+        "generated_share": round(float((inside == GENERATED).mean()), 4),
+        "source_error": round(baked.source_error, 4),
+        "source_pixels": baked.source_pixels,
         "mean_views": round(float(seen.mean()), 3) if seen.size else 0.0,
     }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -47,6 +48,11 @@ def require_restorer(refine: RefineConfig) -> None:
         raise MissingCapability(
             f"texture.refine.restorer is {refine.restorer}, which needs {' and '.join(missing)}: make setup "
             f"EXTRAS={extra}, or pip install 'cityweave[{extra}]'; accepted without it: texture.refine.rounds: 0"
+        )
+    if refine.weights is not None and not Path(refine.weights).exists():
+        raise MissingCapability(
+            f"texture.refine.weights: {refine.weights} are not there; accepted: a file that cityweave train restorer "
+            "wrote, or no such key for the weights that come with cityweave"
         )
 
 

@@ -112,6 +112,14 @@ class ViewPixels:
         _gather(self.index, self.x, self.y, self.area, self.share, per_pixel, out)
 
 
+def squared_error(view: ViewPixels, texels: np.ndarray) -> tuple[float, int]:
+    """Of what texels (n, 3) make the view show, summed over the pixels that they cover, and how many those are."""
+    shown, cover = view.shown(texels)
+    counted = (view.quality > 0) & (cover > COVERED)
+    missing = (view.picture - shown)[counted]
+    return float(np.mean(missing**2, axis=1, dtype=np.float64).sum()), int(counted.sum())
+
+
 def mean_look(views: Sequence[ViewPixels], texels: int) -> tuple[np.ndarray, np.ndarray]:
     """(n, 3) what the views show of each texel, blurred as their pixels are, and how many pixels of them (n,)."""
     total = np.zeros((texels, 4), np.float32)

@@ -11,7 +11,10 @@ from cityweave.gpu import DEVICE_VARIABLE, DEVICES
 
 TRAINING = Path("training")
 EXECUTOR_NAMES = ("none", "local", "slurm")
-TASK_HELP = {"heights": "height above ground from one RGB window, by a small U-Net"}
+TASK_HELP = {
+    "heights": "height above ground from one RGB window, by a small U-Net",
+    "restorer": "pictures of a textured city made to look like the city, by a small U-Net",
+}
 
 
 def add_train(commands: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
@@ -58,30 +61,28 @@ def _values(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _data(arguments: argparse.Namespace) -> None:
     from cityweave.fetched import use_compiled_kernels
-    from cityweave.train.packs import make_data
-    from cityweave.train.tasks import settings_of
+    from cityweave.train.tasks import make_data, settings_of
 
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     use_compiled_kernels()
     settings: Any = settings_of(arguments.task, _values(arguments), str(arguments.config))
-    print(make_data(settings.data))
+    print(make_data(arguments.task, settings))
 
 
 def _train(arguments: argparse.Namespace) -> None:
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     from cityweave.train.launch import launch
-    from cityweave.train.packs import open_data
     from cityweave.train.results import gather
     from cityweave.train.runs import plan_training, prepare
     from cityweave.train.sweep import expand, read_sweep
-    from cityweave.train.tasks import settings_of
+    from cityweave.train.tasks import open_data, settings_of
 
     values = _values(arguments)
     sweep = read_sweep(arguments.sweep) if arguments.sweep else None
     if sweep:
         values |= {"name": sweep.name}
     settings: Any = settings_of(arguments.task, values, str(arguments.config))
-    data = open_data(settings.data, thorough=True)
+    data = open_data(arguments.task, settings)
     folder = arguments.to / settings.name
     training = plan_training(arguments.task, values, expand(sweep) if sweep else [{}], folder, data.digest)
     prepare(training)

@@ -15,9 +15,11 @@ from cityweave.io.weights import fill_model, load_tensors
 from cityweave.train.data import Change, Sampler, check_windows, lattice
 from cityweave.train.loop import Batch
 from cityweave.train.models.height_unet import HeightUNet
-from cityweave.train.packs import TrainingData, open_data
+from cityweave.train.packs import TrainingData, make_data, open_data
 from cityweave.train.recipe import DataSettings
 from cityweave.train.settings import TrainSettings
+
+__all__ = ["HeightSettings", "HeightTask", "load_height_unet", "make_data", "open_data"]
 
 KIND = "height_unet"
 

@@ -21,7 +21,6 @@ import torch
 
 from cityweave.errors import CityweaveError
 from cityweave.train.checkpoint import latest_checkpoint, save_checkpoint
-from cityweave.train.packs import TrainingData
 from cityweave.train.settings import CheckpointSettings, LoopSettings
 from cityweave.train.state import TrainState
 
@@ -32,11 +31,17 @@ LOG, CHECKPOINTS = "log.jsonl", "checkpoints"
 Batch = dict[str, torch.Tensor]
 
 
+class Data(Protocol):
+    @property
+    def digest(self) -> str:
+        """Of all that it holds."""
+
+
 class Task(Protocol):
     """What a model brings along."""
 
     watch: str  # the validation figure that decides which weights are best; the lower the better
-    data: TrainingData
+    data: Data
 
     def model(self) -> torch.nn.Module:
         """A new network; torch's random numbers are seeded when this is called."""
@@ -153,11 +158,11 @@ class Loop:
     def _step(self, state: TrainState) -> tuple[dict[str, float], float]:
         state.model.train()
         sums: dict[str, float] = {}
-        mixed = self.settings.precision == "bf16" and self.device.startswith("cuda")
+        mixed = self.settings.precision == "bf16"
         for part in range(self.settings.accumulate):
             rng = np.random.default_rng([self.seed, CODE_BATCH, state.step, part])
             batch = {name: t.to(self.device) for name, t in self.task.batch(rng, self.settings.batch).items()}
-            with torch.autocast("cuda", dtype=torch.bfloat16, enabled=mixed):
+            with torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16, enabled=mixed):
                 parts = self.task.losses(state.model, batch)
             loss = torch.stack([part.float() for part in parts.values()]).sum() / self.settings.accumulate
             loss.backward()

@@ -30,7 +30,7 @@ class LoopSettings(Section):
     weight_decay: float = Field(0.01, ge=0, description="of AdamW, on matrices and kernels only")
     clip_norm: float = Field(1.0, gt=0, description="longest gradient; longer ones are scaled down to it")
     ema: float = Field(0.998, ge=0, lt=1, description="how much of the averaged weights an update keeps")
-    precision: Literal["float32", "bf16"] = Field("float32", description="bf16: mixed precision, on a GPU only")
+    precision: Literal["float32", "bf16"] = Field("float32", description="bf16: mixed precision")
     validate_every: int = Field(200, ge=1, description="updates between two validations")
     patience: int | None = Field(None, ge=1, description="validations without a better figure before it ends early")
     log_every: int = Field(20, ge=1, description="updates between two lines of the log")

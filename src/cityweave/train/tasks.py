@@ -10,10 +10,13 @@ from cityweave.errors import ConfigError, MissingCapability
 from cityweave.train.settings import TrainSettings, validated
 
 if TYPE_CHECKING:
-    from cityweave.train.loop import Task
+    from pathlib import Path
+
+    from cityweave.train.loop import Data, Task
 
 TASKS: dict[str, tuple[str, str, str]] = {
     "heights": ("cityweave.train.heights", "HeightSettings", "HeightTask"),
+    "restorer": ("cityweave.train.restorer", "RestorerSettings", "RestorerTask"),
 }
 
 
@@ -32,6 +35,17 @@ def _module(name: str) -> Any:
 def settings_of(name: str, values: Mapping[str, Any], where: str) -> TrainSettings:
     model: type[TrainSettings] = getattr(_module(name), TASKS[name][1])
     return validated(model, values, where)
+
+
+def make_data(name: str, settings: Any) -> Path:
+    path: Path = _module(name).make_data(settings.data)
+    return path
+
+
+def open_data(name: str, settings: Any) -> Data:
+    """Every checksum compared."""
+    data: Data = _module(name).open_data(settings.data, thorough=True)
+    return data
 
 
 def task_of(name: str, settings: TrainSettings) -> Task:
