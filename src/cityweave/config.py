@@ -294,10 +294,10 @@ class RefineConfig(Section):
     """Views that no satellite took: rendered from the textured city, restored, and given back to its texture."""
 
     rounds: int = Field(0, ge=0, le=4, description="how often; 0 leaves the texture as the satellites' views make it")
-    restorer: Literal["small", "flux"] = Field("small", description="what restores a picture")
-    weights: str | None = Field(
-        None, description="of the restorer: a .safetensors file for small (default: ours), a folder for flux"
+    restorer: Literal["small", "none"] = Field(
+        "small", description="what restores a picture; none: it stays as rendered, to tell what restoring is worth"
     )
+    weights: Path | None = Field(None, description="of the restorer, a .safetensors file; default: ours")
     spacing_m: float = Field(150.0, gt=10, description="between the points that the views aim at, a city-wide grid")
     height_m: float = Field(450.0, gt=50, description="of the camera above the point it aims at")
     pitch_deg: float = Field(45.0, ge=20, le=90, description="angle between a view's axis and the horizon")

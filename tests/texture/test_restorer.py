@@ -44,7 +44,12 @@ def test_a_machine_without_torch_is_told_before_any_work(monkeypatch: pytest.Mon
 
 def test_weights_that_are_not_there_are_missed_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(MissingCapability, match=r"mine\.safetensors are not there"):
-        require_restorer(RefineConfig(rounds=1, weights=str(tmp_path / "mine.safetensors")))
+        require_restorer(RefineConfig(rounds=1, weights=tmp_path / "mine.safetensors"))
+
+
+def test_none_leaves_the_picture_as_it_is() -> None:
+    picture = rendered()
+    assert (open_restorer(RefineConfig(rounds=1, restorer="none"), "cpu").restore(picture) == picture.rgb).all()
 
 
 @WITH_TORCH
@@ -52,7 +57,7 @@ def test_a_pickle_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     path.write_bytes(pickle.dumps({"stem": [0.0]}))
     with pytest.raises(DataError, match="is a pickle, which could run code"):
-        open_restorer(RefineConfig(rounds=1, weights=str(path)), "cpu")
+        open_restorer(RefineConfig(rounds=1, weights=path), "cpu")
 
 
 @WITH_TORCH
@@ -63,10 +68,10 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     save_tensors(path, SmallRestorer(8).state_dict(), {"kind": "height_unet"})
     with pytest.raises(DataError, match="holds weights of 'height_unet'; accepted: 'small_restorer'"):
-        open_restorer(RefineConfig(rounds=1, weights=str(path)), "cpu")
+        open_restorer(RefineConfig(rounds=1, weights=path), "cpu")
     save_tensors(path, SmallRestorer(8).state_dict(), {"kind": KIND, "width": 12})
     with pytest.raises(DataError, match=r"of another size: .* and \d+ more"):
-        open_restorer(RefineConfig(rounds=1, weights=str(path)), "cpu")
+        open_restorer(RefineConfig(rounds=1, weights=path), "cpu")
 
 
 @WITH_TORCH
@@ -80,7 +85,7 @@ def test_an_untrained_network_returns_the_picture(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     save_tensors(path, SmallRestorer(8).state_dict(), {"kind": KIND, "width": 8})
     picture = rendered()
-    restored = open_restorer(RefineConfig(rounds=1, weights=str(path)), "cpu").restore(picture)
+    restored = open_restorer(RefineConfig(rounds=1, weights=path), "cpu").restore(picture)
     assert restored.dtype == np.uint8 and (restored[picture.drawn] == picture.rgb[picture.drawn]).all()
 
 

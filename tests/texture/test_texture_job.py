@@ -102,14 +102,9 @@ def test_neighbours_agree_along_their_border(run):
 
 @pytest.fixture(scope="module")
 def refined(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The same city with two rounds of refinement, by a restorer that has learned nothing."""
-    pytest.importorskip("torch", reason="make setup EXTRAS=models")
-    from cityweave.io.weights import save_tensors
-    from cityweave.texture.restorer_small import KIND, SmallRestorer
-
+    """The same city with two rounds of refinement, by a restorer that does nothing."""
     folder = tmp_path_factory.mktemp("refined")
-    save_tensors(folder / "none.safetensors", SmallRestorer(4).state_dict(), {"kind": KIND, "width": 4})
-    refine = {"rounds": 2, "weights": str(folder / "none.safetensors"), "spacing_m": 60, "reach_m": 50, "size_px": 208}
+    refine = {"rounds": 2, "restorer": "none", "spacing_m": 60, "reach_m": 50, "size_px": 208}
     refine |= {"height_m": 120, "headings_deg": [45, 225]}
     copy = Run(folder / "boxes", load_config(run.config.model_dump() | {"texture": {"refine": refine}}))
     shutil.copytree(run.folder, copy.folder)

@@ -95,8 +95,7 @@ def test_a_pack_asks_for_the_cores_of_all_tiles_at_once(tmp_path: Path, mini_val
 def test_a_refined_texture_goes_back_and_forth_and_a_changed_tile_reaches_as_far_as_its_views(
     tmp_path: Path, mini_values: dict
 ) -> None:
-    pytest.importorskip("torch", reason="make setup EXTRAS=models")
-    values = seven(mini_values) | {"texture": {"refine": {"rounds": 2, "reach_m": 60}}}
+    values = seven(mini_values) | {"texture": {"refine": {"rounds": 2, "restorer": "none", "reach_m": 60}}}
     workflow = Workflow(tmp_path, values)
     jobs, tiles = workflow.planned(), SIDE * SIDE
     rounds = ("texture_0", "novel_1", "texture_1", "novel_2", "texture")

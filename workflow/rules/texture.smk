@@ -23,7 +23,8 @@ def novel_input(number):
     def manifests(wildcards):
         rings = rendered_rings(CONFIG)
         textures = around(texture_name(CONFIG, number - 1), rings)(wildcards)
-        return [*textures, *around("mesh", rings)(wildcards)]
+        weights = CONFIG.texture.refine.weights
+        return [*textures, *around("mesh", rings)(wildcards), *([str(weights)] if weights else [])]
 
     return manifests
 

@@ -29,6 +29,8 @@ def run(run: Run, tile: Tile, round_number: int) -> None:
     before = texture_name(run.config, round_number - 1)
     inputs = {f"texture/{other.name}": run.manifest_path(before, other) for other in around}
     inputs |= {f"mesh/{other.name}": run.manifest_path("mesh", other) for other in around}
+    if weights := run.config.texture.refine.weights:
+        inputs["weights"] = weights
 
     def work(products: Products) -> None:
         if quarantined := Manifest.read(run.manifest_path(before, tile)).quarantined:

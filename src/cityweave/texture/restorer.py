@@ -1,7 +1,6 @@
-"""What makes a rendered picture of the city look like a photograph of it: one interface, two models.
+"""What makes a rendered picture of the city look like a photograph of it, behind one interface.
 
-`small` is a compact network of ours, shipped with its weights; `flux` one step of FLUX.1-schnell in its latents. Both
-are deterministic: the same picture gives the same picture.
+`small` is a compact network of ours, shipped with its weights. The same picture gives the same picture.
 """
 
 from __future__ import annotations
@@ -9,16 +8,19 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from cityweave.config import RefineConfig
 from cityweave.errors import MissingCapability
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 # Of each restorer: the module that has it, what it needs to be installed, and the extra that brings that.
 RESTORERS: dict[str, tuple[str, tuple[str, ...], str]] = {
+    "none": ("cityweave.texture.restorer", (), ""),
     "small": ("cityweave.texture.restorer_small", ("torch", "safetensors"), "models"),
 }
 
@@ -49,7 +51,7 @@ def require_restorer(refine: RefineConfig) -> None:
             f"texture.refine.restorer is {refine.restorer}, which needs {' and '.join(missing)}: make setup "
             f"EXTRAS={extra}, or pip install 'cityweave[{extra}]'; accepted without it: texture.refine.rounds: 0"
         )
-    if refine.weights is not None and not Path(refine.weights).exists():
+    if refine.weights is not None and not refine.weights.exists():
         raise MissingCapability(
             f"texture.refine.weights: {refine.weights} are not there; accepted: a file that cityweave train restorer "
             "wrote, or no such key for the weights that come with cityweave"
@@ -60,5 +62,15 @@ def open_restorer(refine: RefineConfig, device: str) -> Restorer:
     """Its weights are read and checked now."""
     require_restorer(refine)
     module = importlib.import_module(RESTORERS[refine.restorer][0])
-    restorer: Restorer = module.open_restorer(refine.weights, device)
+    restorer: Restorer = module.of_weights(refine.weights, device)
     return restorer
+
+
+class _AsRendered:
+    def restore(self, picture: Rendered) -> np.ndarray:
+        return picture.rgb
+
+
+def of_weights(weights: Path | None, device: str) -> Restorer:
+    """The one that does nothing has none."""
+    return _AsRendered()

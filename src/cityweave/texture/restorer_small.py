@@ -57,9 +57,10 @@ class SmallRestorer(nn.Module):
         self.halve = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(sizes))
         self.grow = nn.ModuleList(nn.Sequential(nn.Conv2d(b, 4 * a, 1), nn.PixelShuffle(2)) for a, b in pairwise(sizes))
         self.decode = nn.ModuleList(_Block(size) for size in sizes[:-1])
-        self.head = nn.Sequential(nn.Conv2d(width, 12, 3, padding=1), nn.PixelShuffle(2))
-        nn.init.zeros_(self.head[0].weight)  # type: ignore[arg-type]
-        nn.init.zeros_(self.head[0].bias)  # type: ignore[arg-type]
+        added = nn.Conv2d(width, 12, 3, padding=1)
+        for start in added.parameters():
+            nn.init.zeros_(start)
+        self.head = nn.Sequential(added, nn.PixelShuffle(2))
 
     def forward(self, picture: torch.Tensor) -> torch.Tensor:
         x = self.stem(picture)
@@ -113,11 +114,11 @@ def load_small(path: Path) -> tuple[SmallRestorer, dict[str, Any]]:
     return model, card
 
 
-def open_restorer(weights: str | None, device: str) -> _Opened:
+def of_weights(weights: Path | None, device: str) -> _Opened:
     """Ours where `weights` names no file. Sums are taken on one thread of a CPU: more would change the last bits."""
     if device == "cpu":
         torch.set_num_threads(1)
     if weights is not None:
-        return _Opened(load_small(Path(weights))[0], device)
+        return _Opened(load_small(weights)[0], device)
     with resources.as_file(resources.files("cityweave.texture").joinpath(WEIGHTS)) as path:
         return _Opened(load_small(path)[0], device)

@@ -54,7 +54,9 @@ class RestorerTask:
         self._looks = st_lpips()
 
     def model(self) -> torch.nn.Module:
-        return SmallRestorer(self.settings.model.width).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        model: Any = SmallRestorer(self.settings.model.width)
+        laid_out: torch.nn.Module = model.to(memory_format=torch.channels_last)  # twice as fast on a CPU
+        return laid_out
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
         drawn = [self._window(rng) for _ in range(size)]
