@@ -210,8 +210,15 @@ def halos_m(config: Config) -> dict[str, float]:
     dsm = geometry + config.dsm.matching_halo_m
     views = config.synth.views if config.synth else config.sources.views
     hiding = dsm + (config.dsm.occluder_reach_m if len(views) > 2 else 0)  # of a pair, both are needed everywhere
-    occluders = config.city.max_building_m * math.tan(math.radians(config.texture.max_off_nadir_deg))
+    occluders = config.city.max_building_m * occluders_lean(config)
     return {"geometry": geometry, "dsm": dsm, "dsm's occluders": hiding, "texture (neighbours' meshes)": occluders}
+
+
+def occluders_lean(config: Config) -> float:
+    """Metres in plan, per metre up, at which something may stand before what a view textures."""
+    lean = math.tan(math.radians(config.texture.max_off_nadir_deg))
+    refine = config.texture.refine
+    return max(lean, 1 / math.tan(math.radians(refine.pitch_deg))) if refine.rounds else lean
 
 
 def ingest_halo_m(config: Config) -> float:

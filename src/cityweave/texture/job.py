@@ -17,7 +17,15 @@ from cityweave.grid import Tile
 from cityweave.io.textures import GENERATED, MAX_COUNT, OUTSIDE, save_texture
 from cityweave.manifest import Manifest, Products, Run, run_job
 from cityweave.mesh import TileMesh, load_levels
-from cityweave.plan import city_tiles, novel_name, novel_rings, texture_name, texture_rings, vertical_grid
+from cityweave.plan import (
+    city_tiles,
+    novel_name,
+    novel_rings,
+    occluders_lean,
+    texture_name,
+    texture_rings,
+    vertical_grid,
+)
 from cityweave.texture.atlas import Atlas, AtlasSettings, Triangles, build_atlas, surface_triangles
 from cityweave.texture.bake import BakeSettings, bake
 from cityweave.texture.novel import NovelView, load_views
@@ -142,7 +150,7 @@ def _survey(run: Run) -> dict[str, Any]:
 
 def _occluders(run: Run, mesh: TileMesh, own: Triangles, around: list[Tile]) -> Triangles:
     """Neighbours' surfaces within reach, in this tile's local metres. Missing tiles hide nothing."""
-    lean = np.tan(np.radians(run.config.texture.max_off_nadir_deg))
+    lean = occluders_lean(run.config)
     low, high = own.xyz.min(axis=0), own.xyz.max(axis=0)
     parts = []
     for other in around:
