@@ -50,6 +50,8 @@ for number in range(ROUNDS + 1):
                 conda:
                     "../envs/cpu.yaml"
                 threads: 1
+                resources:
+                    **requested("texture"),
                 params:
                     run=run_of,
                     command=command,
