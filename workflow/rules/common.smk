@@ -122,6 +122,10 @@ def tiles_of(wildcards, output):
     return " ".join(f"--tile {name}" for name in dict.fromkeys(Path(file).parent.name for file in output))
 
 
+def at_once_of(wildcards, output):
+    return CONFIG.workflow.pack.at_once
+
+
 def divisions_of(wildcards, output):
     return " ".join(f"--division {name}" for name in dict.fromkeys(Path(file).stem[-1] for file in output))
 

@@ -44,7 +44,7 @@ else:
                 **requested("dsm"),
             params:
                 tiles=tiles_of,
-                at_once=PACK.at_once,
+                at_once=at_once_of,
                 run=run_of,
                 config=params_of("dsm"),
                 code=code_of("dsm"),

@@ -44,7 +44,7 @@ else:
                 **requested("ingest"),
             params:
                 tiles=tiles_of,
-                at_once=PACK.at_once,
+                at_once=at_once_of,
                 run=run_of,
                 config=params_of("ingest"),
                 code=code_of("ingest"),
