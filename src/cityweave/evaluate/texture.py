@@ -43,7 +43,7 @@ def _unlike(ours: NDArray[Any], truth: NDArray[Any], scored: NDArray[np.bool_]) 
         torch.from_numpy((np.moveaxis(picture * 2 - 1, 2, 0) * scored).astype(np.float32))[None]
         for picture in (ours, truth)
     ]
-    with torch.inference_mode():
+    with torch.no_grad():  # not inference mode: the weights are kept, and training may want them next
         return [float(st_lpips()(*tensors))]
 
 
