@@ -39,7 +39,7 @@ STAGES: dict[str, tuple[str, str, str]] = {
     "evaluate": ("cityweave.evaluate.job", "run", "city"),
     "report": ("cityweave.report.job", "run", "city"),
 }
-ON_CORES = ("dsm",)  # stages whose compiled loops run on several cores
+ON_CORES = ("survey", "dsm")  # stages whose compiled loops run on several cores
 AT_ONCE = ("ingest", "dsm")  # stages that may work on several tiles of a pack at once; they have a `warm_up`
 
 

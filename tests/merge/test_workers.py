@@ -48,6 +48,13 @@ def fail_at(number: int) -> int:
     return number
 
 
+def fail_or_write_late(path: str) -> None:
+    if Path(path).name == "failing":
+        raise DataError("its height model is gone")
+    time.sleep(0.5)
+    Path(path).touch()
+
+
 def die_once(marker: str) -> int:
     path = Path(marker)
     if path.name == "unlucky" and not path.exists():
@@ -117,6 +124,14 @@ def test_an_error_names_its_tile(two, tmp_path, count):
             list(workers.map(fail_at, {f"t{n}": n for n in range(10, 20)}))
         assert defect.value.__notes__ == ["while merging t13"]
         assert dict(workers.map(square, {"next": 4})) == {"next": 16}
+
+
+def test_after_an_error_nothing_is_written_any_more(two, tmp_path):
+    with pytest.raises(DataError, match="failing"):
+        list(two.map(fail_or_write_late, {name: str(tmp_path / name) for name in ("failing", "a", "b", "c")}))
+    written = sorted(tmp_path.iterdir())
+    time.sleep(1.5)
+    assert sorted(tmp_path.iterdir()) == written
 
 
 def test_a_worker_that_dies_loses_no_tile(two, tmp_path):

@@ -10,7 +10,7 @@ rule survey:
         f"{RUN}/benchmarks/survey.jsonl"
     conda:
         "../envs/cpu.yaml"
-    threads: 1
+    threads: 2
     params:
         run=run_of,
         config=params_of("survey"),
@@ -18,4 +18,4 @@ rule survey:
     message:
         "Surveying the sources"
     shell:
-        "python -m cityweave survey --run {params.run} > {log} 2>&1"
+        "python -m cityweave survey --run {params.run} --cpus {threads} > {log} 2>&1"

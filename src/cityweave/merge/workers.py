@@ -45,6 +45,7 @@ JOB_NAME = "cityweave_merge"
 _IN_FLIGHT = 2  # tasks per worker that are handed out at once: the next one is there when one ends
 _DEATHS_FORGIVEN = 2  # of workers, per task
 _LOOK_S = 20.0  # how often to look after workers while no task ends
+_STOP_S = 60.0  # how long work that is under way may take to end after an error
 _LOST_FORGIVEN = 3  # jobs per worker, in a row, that end before any is here
 _VISIBLE_S = 90.0  # a shared file system may show a file of another node this late
 
@@ -174,7 +175,16 @@ class _DaskWorkers(Workers):
                 del future  # lets the worker forget the result
                 yield name, answer.result
         finally:
-            self._client.cancel(list(running), force=True)
+            self._stop(list(running))
+
+    def _stop(self, running: list[Future]) -> None:
+        """After this nothing is written any more: dask takes back only what no worker has begun."""
+        from distributed import wait
+
+        if running and not isinstance(sys.exception(), SystemExit):  # then the workers go with this process
+            with contextlib.suppress(TimeoutError):
+                wait(running, timeout=_STOP_S)
+        self._client.cancel(running, force=True)
 
     def _wait(self, running: dict[Future, str]) -> list[Future]:
         from distributed import wait

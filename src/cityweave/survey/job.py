@@ -13,6 +13,7 @@ import numpy as np
 from cityweave.aoi import correction_to_json, rpc_from_json
 from cityweave.cameras import geodetic_transform
 from cityweave.config import Config, SourcesConfig
+from cityweave.cores import side_by_side
 from cityweave.grid import CellGrid, Tile
 from cityweave.io.heights import read_heights
 from cityweave.io.pointcloud import is_point_cloud
@@ -101,16 +102,15 @@ def _envelopes(
         if view.name not in pointing.left_out
     ]
     ties = _in_city_frame(pointing.ground, config, reach)
-    out: list[list[float]] = []
-    for window in all_windows:
-        west, south = corner(window)
-        heights = reach.known_m.get((west, south))
-        if heights is None:
-            inside = (ties[:, 0] // WINDOW_M == window.i) & (ties[:, 1] // WINDOW_M == window.j)
-            heights = coarse_range(used, window, reach, config.city.max_building_m, ties[inside, 2])
-        if heights is not None:
-            out.append([west, south, float(heights[0]), float(heights[1])])
-    return out
+
+    def heights_of(window: Tile) -> tuple[float, float] | None:
+        if known := reach.known_m.get(corner(window)):
+            return known
+        inside = (ties[:, 0] // WINDOW_M == window.i) & (ties[:, 1] // WINDOW_M == window.j)
+        return coarse_range(used, window, reach, config.city.max_building_m, ties[inside, 2])
+
+    found = zip(all_windows, side_by_side(heights_of, all_windows), strict=True)
+    return [[*corner(window), float(heights[0]), float(heights[1])] for window, heights in found if heights is not None]
 
 
 def _in_city_frame(geodetic: np.ndarray, config: Config, reach: Reach) -> np.ndarray:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from cityweave.cameras import RPC, PolyCamera, ToGeodetic, fit_local
+from cityweave.cores import side_by_side
 from cityweave.grid import Box, Tile, tiles_covering
 from cityweave.io.raster import open_raster
 from cityweave.io.satellite import Crop, crop_for, read_crop, read_excluded
@@ -123,38 +124,56 @@ class Ties:
 
 def find_ties(views: Sequence[TieView], reach: Reach) -> Ties:
     n = len(views)
-    tried, plain = np.zeros((n, n), np.int64), np.zeros(n, np.int64)
-    rows: list[tuple[float, ...]] = []
-    ground: list[np.ndarray] = []
-    cells: list[tuple[int, int]] = []
-    for window in tie_windows(views, reach):
-        scene = _scene(views, window, reach)
-        if scene is None:
-            continue
-        for master, which in enumerate(scene.which):
-            places, of_cell = scene.places(master)
-            plain[which] += sum(place is None for place in places)
-            good = [k for k, place in enumerate(places) if place is not None]
-            if not good:
-                continue
-            points = np.array([places[k] for k in good], np.int64)
-            looks = [(other, scene.found(master, other, points)) for other in scene.partners(master)]
-            for other, _ in looks:
-                tried[which, scene.which[other]] += int(scene.shows(other, points).sum())
-            own = scene.image(master, points[:, 1] + 0.5, points[:, 0] + 0.5)
-            for k, point in enumerate(points):
-                seen = [(other, image[k]) for other, image in looks if np.isfinite(image[k, 0])]
-                if seen:
-                    rows.append((len(ground), which, *own[k], 1))
-                    rows += [(len(ground), scene.which[other], *image, 0) for other, image in seen]
-                    ground.append(scene.ground(point))
-                    cells.append(of_cell[good[k]])
-    table = np.array(rows, np.float64).reshape(-1, 5)
+    parts = side_by_side(lambda window: _ties_of(views, window, reach), tie_windows(views, reach))
+    firsts = np.cumsum([0, *(len(part.ground) for part in parts)])
+    table = np.array([(first + row[0], *row[1:]) for first, part in zip(firsts, parts, strict=False) for row in part.rows])
+    table = table.reshape(-1, 5)
     return Ties(
         n, table[:, 0].astype(np.int64), table[:, 1].astype(np.int64), table[:, 2:4], table[:, 4] > 0,
-        _geodetic(ground, reach), np.array(cells, np.int64).reshape(-1, 2), tried, plain,
+        _geodetic([point for part in parts for point in part.ground], reach),
+        np.array([cell for part in parts for cell in part.cells], np.int64).reshape(-1, 2),
+        sum((part.tried for part in parts), np.zeros((n, n), np.int64)),
+        sum((part.plain for part in parts), np.zeros(n, np.int64)),
         reach.window_m // CELL_M,
     )  # fmt: skip
+
+
+@dataclass
+class _Found:
+    """Ties of one window, numbered within it."""
+
+    tried: np.ndarray
+    plain: np.ndarray
+    rows: list[tuple[float, ...]] = field(default_factory=list)  # tie, view, u, v, 1 for the master's
+    ground: list[np.ndarray] = field(default_factory=list)
+    cells: list[tuple[int, int]] = field(default_factory=list)
+
+
+def _ties_of(views: Sequence[TieView], window: Tile, reach: Reach) -> _Found:
+    n = len(views)
+    out = _Found(np.zeros((n, n), np.int64), np.zeros(n, np.int64))
+    scene = _scene(views, window, reach)
+    if scene is None:
+        return out
+    for master, which in enumerate(scene.which):
+        places, of_cell = scene.places(master)
+        out.plain[which] += sum(place is None for place in places)
+        good = [k for k, place in enumerate(places) if place is not None]
+        if not good:
+            continue
+        points = np.array([places[k] for k in good], np.int64)
+        looks = [(other, scene.found(master, other, points)) for other in scene.partners(master)]
+        for other, _ in looks:
+            out.tried[which, scene.which[other]] += int(scene.shows(other, points).sum())
+        own = scene.image(master, points[:, 1] + 0.5, points[:, 0] + 0.5)
+        for k, point in enumerate(points):
+            seen = [(other, image[k]) for other, image in looks if np.isfinite(image[k, 0])]
+            if seen:
+                out.rows.append((len(out.ground), which, *own[k], 1))
+                out.rows += [(len(out.ground), scene.which[other], *image, 0) for other, image in seen]
+                out.ground.append(scene.ground(point))
+                out.cells.append(of_cell[good[k]])
+    return out
 
 
 def _geodetic(ground: list[np.ndarray], reach: Reach) -> np.ndarray:
