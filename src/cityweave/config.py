@@ -294,10 +294,13 @@ class RefineConfig(Section):
     """Views that no satellite took: rendered from the textured city, restored, and given back to its texture."""
 
     rounds: int = Field(0, ge=0, le=4, description="how often; 0 leaves the texture as the satellites' views make it")
-    restorer: Literal["small", "none"] = Field(
+    restorer: Literal["small", "flux", "none"] = Field(
         "small", description="what restores a picture; none: it stays as rendered, to tell what restoring is worth"
     )
-    weights: Path | None = Field(None, description="of the restorer, a .safetensors file; default: ours")
+    model: str | None = Field(None, description="of the restorer flux, FLUX.1-schnell: a folder or a hub id")
+    weights: Path | None = Field(
+        None, description="what cityweave train restorer wrote; default: small ours, flux the model as it is"
+    )
     spacing_m: float = Field(150.0, gt=10, description="between the points that the views aim at, a city-wide grid")
     height_m: float = Field(450.0, gt=50, description="of the camera above the point it aims at")
     pitch_deg: float = Field(45.0, ge=20, le=90, description="angle between a view's axis and the horizon")
@@ -307,6 +310,12 @@ class RefineConfig(Section):
     most_views: int = Field(24, ge=1, description="views a tile may own; those that show most of the city stay")
     weight: float = Field(1.0, gt=0, description="what a restored pixel counts beside a satellite's")
     generated: bool = Field(True, description="whether what no satellite saw takes the restored colour")
+
+    @model_validator(mode="after")
+    def _has_its_model(self) -> RefineConfig:
+        if (self.restorer == "flux") != (self.model is not None):
+            raise ValueError("model names what the restorer flux is made of: accepted with it, and only with it")
+        return self
 
 
 class TextureConfig(Section):

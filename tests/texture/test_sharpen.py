@@ -49,7 +49,7 @@ def taken(fine: np.ndarray, shift_px: tuple[float, float], noise: float = 0.5) -
     pad = ((2, 2), (2, 2))
     area = np.full(TEXELS**2, (TEXEL_M / PIXEL_M) ** 2, np.float32)
     return ViewPixels(
-        np.arange(TEXELS**2, dtype=np.int32), x, y, area, module._shares(BLUR_PX, TEXEL_M / PIXEL_M),
+        np.arange(TEXELS**2, dtype=np.int32), x, y, area, module.shares(BLUR_PX, TEXEL_M / PIXEL_M),
         np.pad(picture, (*pad, (0, 0)), mode="edge").astype(np.float32), np.pad(np.ones((rows, cols), np.float32), pad),
     )  # fmt: skip
 

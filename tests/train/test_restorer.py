@@ -74,6 +74,43 @@ def test_training_learns_and_its_weights_can_be_used(values: dict[str, Any], tmp
     assert figures["psnr_db"] > baseline["psnr_db"] + 3 and figures["loss"] < baseline["loss"]
 
 
+def test_flux_learns_by_what_is_added_to_it(values: dict[str, Any], tmp_path: Path) -> None:
+    pytest.importorskip("diffusers", reason="make setup EXTRAS=pipelines")
+    from cityweave.config import RefineConfig
+    from cityweave.texture.restorer import open_restorer
+    from tests.texture.flux import tiny_flux
+    from tests.texture.test_restorer import rendered
+
+    base = tiny_flux(tmp_path / "flux")
+    values |= {"model": {"kind": "flux", "base": str(base), "rank": 2}}
+    values["loop"] |= {"steps": 6, "validate_every": 3, "precision": "bf16"}
+    file = tmp_path / "flux.yaml"
+    file.write_text(yaml.safe_dump(values))
+    assert main(["train", "restorer", "--config", str(file), "--to", str(tmp_path / "training")]) == 0
+    (weights,) = (tmp_path / "training").rglob("weights.safetensors")
+    trained = RefineConfig(rounds=1, restorer="flux", model=str(base), weights=weights)
+    untrained = trained.model_copy(update={"weights": None})
+    picture = rendered(48, 48)
+    restored, before = (open_restorer(refine, "cpu").restore(picture) for refine in (trained, untrained))
+    assert not (restored == before).all()
+
+
+def test_a_training_goes_on_from_weights(values: dict[str, Any], tmp_path: Path) -> None:
+    import torch
+
+    from cityweave.io.weights import save_tensors
+    from cityweave.texture.restorer_small import KIND, SmallRestorer
+
+    model, path = SmallRestorer(4), tmp_path / "first.safetensors"
+    save_tensors(path, model.state_dict(), {"kind": KIND, "width": 4})
+    values["model"] |= {"start": str(path)}
+    begun = RestorerTask(RestorerSettings.model_validate(values)).model().state_dict()
+    assert all(torch.equal(begun[name], tensor) for name, tensor in model.state_dict().items())
+    save_tensors(path, model.state_dict(), {"kind": "flux_restorer"})
+    with pytest.raises(ConfigError, match="holds 'flux_restorer'; accepted: 'small_restorer'"):
+        RestorerTask(RestorerSettings.model_validate(values)).model()
+
+
 def test_batches_follow_from_the_generator_alone(values: dict[str, Any]) -> None:
     task = RestorerTask(RestorerSettings.model_validate(values))
     one, same, other = (task.batch(np.random.default_rng(seed), 4) for seed in (1, 1, 2))

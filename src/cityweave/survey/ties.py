@@ -126,8 +126,8 @@ def find_ties(views: Sequence[TieView], reach: Reach) -> Ties:
     n = len(views)
     parts = side_by_side(lambda window: _ties_of(views, window, reach), tie_windows(views, reach))
     firsts = np.cumsum([0, *(len(part.ground) for part in parts)])
-    table = np.array([(first + row[0], *row[1:]) for first, part in zip(firsts, parts, strict=False) for row in part.rows])
-    table = table.reshape(-1, 5)
+    rows = [(first + row[0], *row[1:]) for first, part in zip(firsts, parts, strict=False) for row in part.rows]
+    table = np.array(rows, np.float64).reshape(-1, 5)
     return Ties(
         n, table[:, 0].astype(np.int64), table[:, 1].astype(np.int64), table[:, 2:4], table[:, 4] > 0,
         _geodetic([point for part in parts for point in part.ground], reach),

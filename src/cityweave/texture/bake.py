@@ -18,7 +18,7 @@ from cityweave.io.textures import GENERATED, INFERRED, MAX_COUNT, OUTSIDE, TileT
 from cityweave.texture.atlas import Atlas, Band, Triangles
 from cityweave.texture.fill import chart_means, fill_charts, push_pull, spare_colours
 from cityweave.texture.fuse import fuse
-from cityweave.texture.novel import NovelView
+from cityweave.texture.novel import NovelView, pixels_of
 from cityweave.texture.sharpen import SharpenSettings, ViewPixels, mean_look, sharpen, squared_error
 from cityweave.texture.views import PreparedView, SourceView, VisibilitySettings, look, prepare
 
@@ -133,7 +133,7 @@ def _sharpen_finest(
     seen = np.concatenate([found.by_view for _, found in looks], axis=1)
     blur_px = settings.sharpening.blur_px
     pixels = [ViewPixels.of(view, points, normals, texel_m2, seen[n], blur_px) for n, view in enumerate(views)]
-    restored = [ViewPixels.of_novel(view, points, normals, texel_m2, scene, settings.novel_worth) for view in novel]
+    restored = [pixels_of(view, points, normals, texel_m2, scene, settings.novel_worth) for view in novel]
     generated = np.zeros(len(texels), bool)
     if restored and settings.generated:
         first, mass = mean_look(restored, len(texels))

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from dataclasses import replace
 
 import numpy as np
 
 from cityweave import gpu
 from cityweave.cameras import Pinhole
-from cityweave.config import RefineConfig
 from cityweave.errors import Quarantine
 from cityweave.grid import Tile
 from cityweave.manifest import Manifest, Products, Run, run_job
 from cityweave.plan import city_tiles, novel_name, rendered_rings, texture_name
 from cityweave.render.city import is_done, textured_tile, tile_levels
-from cityweave.render.textured import TexturedMesh, render
+from cityweave.render.textured import Frame, render
 from cityweave.texture.novel import Aim, NovelView, aims_of, camera_of, ground_below, save_views, within_reach
 from cityweave.texture.restorer import Rendered, open_restorer
 
 _SAMPLES = 2  # per pixel and axis
+_SHRUNK = 8  # how many times smaller the picture is that tells how much a view shows
 _LEAST_SHARE = 0.02  # of its pixels that a view must know to be worth restoring
 
 
@@ -50,42 +51,34 @@ def novel_views(run: Run, tile: Tile, around: list[Tile], texture: str) -> tuple
     origin = np.asarray(mesh.origin_m, np.float64)
     meshes = [textured_tile(run, other, origin, name=texture) for other in around]
     aims = aims_of(tile, refine)
-    seen = []
+    cameras = {aim.name: camera_of(aim, ground_below(aim, mesh.world()), refine) for aim in aims}
+    local = {name: replace(camera, position=camera.position - origin) for name, camera in cameras.items()}
+
+    def known_of(aim: Aim, frame: Frame, camera: Pinhole) -> np.ndarray:
+        aim_m = (aim.x_m - origin[0], aim.y_m - origin[1])
+        return within_reach(camera, frame.centre(frame.depth), aim_m, refine.reach_m)
+
+    shown = {}
     for aim in aims:
-        camera = camera_of(aim, ground_below(aim, mesh.world()), refine)
-        picture, known = _rendered(meshes, _moved(camera, -origin), refine, (aim.x_m - origin[0], aim.y_m - origin[1]))
-        if known.mean() >= _LEAST_SHARE:
-            seen.append((aim, camera, picture, known))
-    # Those that show most, in their own order again.
-    most = sorted(range(len(seen)), key=lambda k: (-int(seen[k][3].sum()), k))[: refine.most_views]
-    kept = [seen[k] for k in sorted(most)]
-    names = {aim.name for aim, *_ in kept}
-    return list(_restored(kept, refine)), [aim.name for aim in aims if aim.name not in names]
+        small = _shrunk(local[aim.name])
+        shown[aim.name] = float(known_of(aim, render(meshes, small, 1), small).mean())
+    most = sorted((name for name in shown if shown[name] >= _LEAST_SHARE), key=lambda name: (-shown[name], name))
+    kept = set(most[: refine.most_views])
+    restorer = open_restorer(refine, gpu.in_use()) if kept else None
+    away_m = refine.height_m / math.sin(math.radians(refine.pitch_deg))
+    views = []
+    for aim in aims:
+        if restorer is None or aim.name not in kept:
+            continue
+        camera = local[aim.name]
+        frame = render(meshes, camera, _SAMPLES)
+        picture = restorer.restore(Rendered.of(frame, camera, away_m))
+        known = known_of(aim, frame, camera)
+        views.append(NovelView(aim.name, (aim.x_m, aim.y_m), cameras[aim.name], picture, known))
+    return views, [aim.name for aim in aims if aim.name not in kept]
 
 
-def _restored(rendered: list[tuple[Aim, Pinhole, Rendered, np.ndarray]], refine: RefineConfig) -> Iterator[NovelView]:
-    if not rendered:
-        return
-    restorer = open_restorer(refine, gpu.in_use())
-    for aim, camera, picture, known in rendered:
-        yield NovelView(aim.name, (aim.x_m, aim.y_m), camera, restorer.restore(picture), known)
-
-
-def _moved(camera: Pinhole, by_m: np.ndarray) -> Pinhole:
-    return Pinhole(
-        camera.position + by_m, camera.rotation, camera.focal_px, camera.cx, camera.cy, camera.width, camera.height
-    )
-
-
-def _rendered(
-    meshes: list[TexturedMesh], camera: Pinhole, refine: RefineConfig, aim_m: tuple[float, float]
-) -> tuple[Rendered, np.ndarray]:
-    """The picture, and which of its pixels count."""
-    frame = render(meshes, camera, _SAMPLES)
-    depth = frame.centre(frame.depth)
-    drawn = np.isfinite(depth)
-    away_m = refine.height_m / np.sin(np.radians(refine.pitch_deg))
-    normal = frame.centre(frame.normal) @ camera.rotation.T.astype(np.float32)
-    beyond_m = np.where(drawn, depth - np.float32(away_m), np.float32(0))
-    picture = Rendered(frame.averaged(), drawn, frame.centre(frame.provenance), normal, beyond_m)
-    return picture, within_reach(camera, depth, aim_m, refine.reach_m)
+def _shrunk(camera: Pinhole) -> Pinhole:
+    """The same picture with an eighth of the pixels a side: enough to tell how much it shows."""
+    width, height = camera.width // _SHRUNK, camera.height // _SHRUNK
+    return Pinhole(camera.position, camera.rotation, camera.focal_px / _SHRUNK, width / 2, height / 2, width, height)

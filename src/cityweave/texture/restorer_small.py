@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from cityweave.config import RefineConfig
 from cityweave.errors import DataError
 from cityweave.io.textures import INFERRED, MAX_COUNT
 from cityweave.io.weights import fill_model, load_tensors
@@ -114,11 +115,11 @@ def load_small(path: Path) -> tuple[SmallRestorer, dict[str, Any]]:
     return model, card
 
 
-def of_weights(weights: Path | None, device: str) -> _Opened:
-    """Ours where `weights` names no file. Sums are taken on one thread of a CPU: more would change the last bits."""
+def opened(refine: RefineConfig, device: str) -> _Opened:
+    """Ours where no file is named. Sums are taken on one thread of a CPU: more would change the last bits."""
     if device == "cpu":
         torch.set_num_threads(1)
-    if weights is not None:
-        return _Opened(load_small(weights)[0], device)
+    if refine.weights is not None:
+        return _Opened(load_small(refine.weights)[0], device)
     with resources.as_file(resources.files("cityweave.texture").joinpath(WEIGHTS)) as path:
         return _Opened(load_small(path)[0], device)

@@ -18,19 +18,14 @@ from numba import njit
 from scipy import ndimage
 
 from cityweave.cameras import project_poly
-from cityweave.render.textured import fragments_of
-from cityweave.texture.atlas import Triangles
-from cityweave.texture.novel import NovelView
 from cityweave.texture.views import PreparedView
 
 _TAPS = 4  # pixels per axis that a texel takes part in
 _PHASES = 32  # places of a texel within a pixel that are told apart
-_PAD = 2
+PAD = 2
 COVERED = 0.7  # pixels: what is known of less than this of a pixel says little about its colour
 _AROUND_PX = 3
 _SPREADS = 2.0
-_BIAS_M, _LARGEST_BIAS_M, _LEAST_COSINE = 0.4, 4.0, 0.05  # when a novel view sees a texel
-_NOVEL_BLUR_PX = 0.15
 _SSIM_SIGMA_PX, _SSIM_RADIUS_PX, _SSIM_C2 = 1.5, 5, 0.03**2
 
 
@@ -64,41 +59,14 @@ class ViewPixels:
     ) -> ViewPixels:
         index = np.flatnonzero(seen).astype(np.int32)
         x, y = np.empty(len(index), np.float32), np.empty(len(index), np.float32)
-        _project(points[index], *view.camera, view.col0 + 0.5 - _PAD, view.row0 + 0.5 - _PAD, x, y)
+        _project(points[index], *view.camera, view.col0 + 0.5 - PAD, view.row0 + 0.5 - PAD, x, y)
         area = (texel_m2[index] * view.area_px * (normals[index] @ view.toward)).astype(np.float32)
         bands = [0, 1, 2] if len(view.image) >= 3 else [0, 0, 0]
         colour = np.stack([view.image[b] * view.gain[k] + view.offset[k] for k, b in enumerate(bands)], axis=2)
         texel_px = math.sqrt(float(np.median(area))) if len(area) else 0.0
-        pad = ((_PAD, _PAD), (_PAD, _PAD))
+        pad = ((PAD, PAD), (PAD, PAD))
         picture = np.pad(colour.astype(np.float32), (*pad, (0, 0)), mode="edge")
-        return ViewPixels(index, x, y, area, _shares(blur, texel_px), picture, np.pad(view.quality, pad))
-
-    @staticmethod
-    def of_novel(
-        view: NovelView, points: np.ndarray, normals: np.ndarray, texel_m2: np.ndarray, scene: Triangles, worth: float
-    ) -> ViewPixels:
-        """Of a restored view, its camera in the points' frame. `scene` is all that may stand before them."""
-        camera = view.camera
-        fragments, _ = fragments_of(scene.xyz, scene.faces, camera, 1)
-        nearest = np.where(fragments.seen, fragments.depth, np.inf)
-        u, v, depth = camera.project(*points.T)
-        toward = camera.position - points
-        away = np.linalg.norm(toward, axis=1)
-        cosine = np.einsum("nk,nk->n", normals, toward) / away
-        inside = (u >= 1) & (v >= 1) & (u < camera.width - 1) & (v < camera.height - 1) & (depth > 0)
-        index = np.flatnonzero(inside & (cosine > _LEAST_COSINE)).astype(np.int32)
-        u, v, depth, away, cosine = (values[index] for values in (u, v, depth, away, cosine))
-        # A pixel along the face changes the depth by so much.
-        slope = depth / camera.focal_px * np.sqrt(1 - np.minimum(cosine, 1) ** 2) / cosine
-        hit = nearest[v.astype(np.int64), u.astype(np.int64)] > depth - np.minimum(_BIAS_M + slope, _LARGEST_BIAS_M)
-        index, u, v, away, cosine = (values[hit] for values in (index, u, v, away, cosine))
-        area = (texel_m2[index] * cosine * (camera.focal_px / away) ** 2).astype(np.float32)
-        texel_px = math.sqrt(float(np.median(area))) if len(area) else 0.0
-        x, y = ((values - 0.5 + _PAD).astype(np.float32) for values in (u, v))
-        pad = ((_PAD, _PAD), (_PAD, _PAD))
-        picture = np.pad(view.picture.astype(np.float32), (*pad, (0, 0)), mode="edge")
-        quality = np.pad(view.known.astype(np.float32), pad)
-        return ViewPixels(index, x, y, area, _shares(_NOVEL_BLUR_PX, texel_px), picture, quality, worth)
+        return ViewPixels(index, x, y, area, shares(blur, texel_px), picture, np.pad(view.quality, pad))
 
     def shown(self, texels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What the view would show (rows, cols, 3) of texels (n, 3), and how much of each pixel they cover."""
@@ -205,7 +173,7 @@ def _loss_weight(picture: np.ndarray, weight: np.ndarray) -> np.ndarray:
     return (weights * weight.sum() / max(float((weights * weight).sum()), 1e-20)).astype(np.float32)
 
 
-def _shares(blur_px: float, texel_px: float) -> np.ndarray:
+def shares(blur_px: float, texel_px: float) -> np.ndarray:
     """Along one axis, which shares of a texel's light fall on the pixels around it: [place in the pixel, tap]."""
     sigma = math.sqrt(blur_px**2 + texel_px**2 / 12)
 

@@ -171,16 +171,7 @@ def city_pairs(run: Run, settings: PairData) -> Iterator[tuple[Rendered, np.ndar
         radiance = views.pinhole_radiance(studio.shaded, light, camera, config.synth.supersample, config.synth.blur_px)
         tiles = tiles_in_view(city, camera, config.city.heights_m)
         frame = render((city.textured(tile) for tile in tiles), camera, _SAMPLES)
-        depth = frame.centre(frame.depth)
-        drawn = np.isfinite(depth)
-        ours = Rendered(
-            frame.averaged(),
-            drawn,
-            frame.centre(frame.provenance),
-            frame.centre(frame.normal) @ camera.rotation.T.astype(np.float32),
-            np.where(drawn, depth - np.float32(away_m), np.float32(0)),
-        )
-        yield ours, np.asarray(sensor.to_grey(radiance))
+        yield Rendered.of(frame, camera, away_m), np.asarray(sensor.to_grey(radiance))
 
 
 def _camera(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cityweave.config import Section
+from cityweave.errors import ConfigError
 from cityweave.evaluate.stlpips import st_lpips
+from cityweave.io.weights import fill_model, load_tensors
 from cityweave.texture.restorer_small import KIND, SmallRestorer
 from cityweave.train.loop import Batch
 from cityweave.train.pairs import CityPairs, PairData, make_data, open_data
@@ -19,17 +22,31 @@ __all__ = ["RestorerSettings", "RestorerTask", "make_data", "open_data"]
 
 DRAWN, NORMAL_X = 3, 6  # layers of what the network reads
 _LEAST_DRAWN, _TRIES = 0.7, 8
-_CHARBONNIER = 1e-2  # differences below it, black to white being 2, count as squares
 
 
 class RestorerModel(Section):
-    width: int = Field(32, ge=4, le=128, multiple_of=4, description="channels of the first level; others 2, 3, 4 times")
+    kind: Literal["small", "flux"] = Field("small", description="small: a compact network; flux: FLUX.1-schnell")
+    width: int = Field(32, ge=4, le=128, multiple_of=4, description="small: channels of the first level")
+    base: str | None = Field(None, description="flux: a folder with vae/ and transformer/, or a hub id")
+    rank: int | None = Field(
+        16, ge=1, description="flux: of the matrices added to its layers; null: the whole transformer is trained"
+    )
+    start: Path | None = Field(None, description="weights to go on from, a .safetensors file; default: drawn anew")
+
+    @model_validator(mode="after")
+    def _has_its_base(self) -> RestorerModel:
+        if (self.kind == "flux") != (self.base is not None):
+            raise ValueError("base names what flux begins with: accepted with kind: flux, and only with it")
+        return self
 
 
 class RestorerLoss(Section):
     """Weights of the parts."""
 
     colour: float = Field(1.0, ge=0, description="mean difference of colours (Charbonnier)")
+    charbonnier: float = Field(
+        0.1, gt=0, description="differences below it, black to white being 2, count as their squares"
+    )
     looks: float = Field(0.3, ge=0, description="ST-LPIPS")
     looked_at: int = Field(3, ge=1, description="windows of a batch that ST-LPIPS is taken of; it is the costly part")
 
@@ -54,9 +71,23 @@ class RestorerTask:
         self._looks = st_lpips()
 
     def model(self) -> torch.nn.Module:
-        model: Any = SmallRestorer(self.settings.model.width)
+        model: Any = self._flux() if self.settings.model.kind == "flux" else SmallRestorer(self.settings.model.width)
+        if start := self.settings.model.start:
+            tensors, card = load_tensors(start)
+            if card.get("kind") != self.card()["kind"]:
+                raise ConfigError(f"model.start: {start} holds {card.get('kind')!r}; accepted: {self.card()['kind']!r}")
+            fill_model(model, tensors, start)
         laid_out: torch.nn.Module = model.to(memory_format=torch.channels_last)  # twice as fast on a CPU
         return laid_out
+
+    def _flux(self) -> torch.nn.Module:
+        from cityweave.texture.restorer_flux import FluxBase, FluxRestorer
+
+        chosen, mixed = self.settings.model, self.settings.loop.precision == "bf16"
+        assert chosen.base is not None
+        base = FluxBase(chosen.base, torch.bfloat16 if mixed and chosen.rank else torch.float32)
+        base.transformer.enable_gradient_checkpointing()
+        return FluxRestorer(base, chosen.rank)
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
         drawn = [self._window(rng) for _ in range(size)]
@@ -86,11 +117,15 @@ class RestorerTask:
         drawn = batch["inputs"][:, DRAWN : DRAWN + 1]
         restored, truth = model(batch["inputs"]) * drawn, batch["truth"] * drawn
         weights, few = self.settings.loss, self.settings.loss.looked_at
-        colour = torch.sqrt((restored - truth).float() ** 2 + _CHARBONNIER**2).mean()
-        parts = {"colour": weights.colour * colour}
+        parts = {"colour": weights.colour * self._unlike(restored.float(), truth)}
         if weights.looks:
             parts["looks"] = weights.looks * self._looks.to(str(truth.device))(restored[:few], truth[:few]).mean()
         return parts
+
+    def _unlike(self, restored: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        """Charbonnier's distance, 0 for equal pictures."""
+        small = self.settings.loss.charbonnier
+        return torch.sqrt((restored - truth) ** 2 + small**2).mean() - small
 
     def validate(self, model: torch.nn.Module, device: str) -> dict[str, float]:
         return self._figures(lambda inputs: model(inputs.to(device)).cpu())
@@ -110,7 +145,7 @@ class RestorerTask:
             error = float(((restored - truth) ** 2).sum() / (3 * drawn.sum()))
             psnrs.append(10 * np.log10(4 / error))
             looks.append(float(self._looks(restored, truth)))
-            colour = float(torch.sqrt((restored - truth) ** 2 + _CHARBONNIER**2).mean())
+            colour = float(self._unlike(restored, truth))
             losses.append(self.settings.loss.colour * colour + self.settings.loss.looks * looks[-1])
         return {"psnr_db": float(np.mean(psnrs)), "st_lpips": float(np.mean(looks)), "loss": float(np.mean(losses))}
 
@@ -120,7 +155,10 @@ class RestorerTask:
         return [every[index * len(every) // most] for index in range(most)]
 
     def card(self) -> dict[str, Any]:
-        return {"kind": KIND, "width": self.settings.model.width, "pixel_m": self.settings.data.pixel_m}
+        model, pixel_m = self.settings.model, self.settings.data.pixel_m
+        if model.kind == "flux":
+            return {"kind": "flux_restorer", "rank": model.rank, "base": model.base, "pixel_m": pixel_m}
+        return {"kind": KIND, "width": model.width, "pixel_m": pixel_m}
 
 
 def _colours(truth: np.ndarray) -> np.ndarray:
