@@ -100,7 +100,7 @@ def within_reach(camera: Pinhole, depth_m: np.ndarray, aim_m: tuple[float, float
 def pixels_of(
     view: NovelView, points: np.ndarray, normals: np.ndarray, texel_m2: np.ndarray, scene: Triangles, worth: float
 ) -> ViewPixels:
-    """How a view's pixels come of texels, its camera in the points' frame. `scene` is all that may stand before them."""
+    """A view's pixels as they come of texels; its camera in the points' frame, `scene` all that may stand before."""
     camera = view.camera
     fragments, _ = fragments_of(scene.xyz, scene.faces, camera, 1)
     nearest = np.where(fragments.seen, fragments.depth, np.inf)
