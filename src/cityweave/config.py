@@ -301,7 +301,10 @@ class RefineConfig(Section):
     weights: Path | None = Field(
         None, description="what cityweave train restorer wrote; default: small ours, flux the model as it is"
     )
-    spacing_m: float = Field(150.0, gt=10, description="between the points that the views aim at, a city-wide grid")
+    grid: Literal["aims", "cameras"] = Field(
+        "aims", description="what stands on the city-wide grid; cameras: as published"
+    )
+    spacing_m: float = Field(150.0, gt=10, description="of that grid; there is a view in every heading from each node")
     height_m: float = Field(450.0, gt=50, description="of the camera above the point it aims at")
     pitch_deg: float = Field(45.0, ge=20, le=90, description="angle between a view's axis and the horizon")
     headings_deg: tuple[float, ...] = Field((0.0, 90.0, 180.0, 270.0), min_length=1, description="where the views look")

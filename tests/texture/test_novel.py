@@ -46,6 +46,21 @@ def test_every_aim_belongs_to_one_tile_and_depends_on_no_other() -> None:
             assert tile.core.xmin <= aim.x_m < tile.core.xmax and tile.core.ymin <= aim.y_m < tile.core.ymax
 
 
+def test_cameras_on_the_grid_are_owned_by_the_tile_they_aim_at() -> None:
+    refine = RefineConfig(grid="cameras", spacing_m=150)
+    tiles = [Tile(i, j, 256) for j in range(-4, 4) for i in range(-4, 4)]
+    aims = [aim for tile in tiles for aim in aims_of(tile, refine)]
+    assert len({aim.name for aim in aims}) == len(aims)
+    positions = np.array([camera_of(aim, 0.0, refine).position for aim in aims])
+    nodes = positions[:, :2] / 150
+    assert np.allclose(nodes, np.round(nodes), atol=1e-6)
+    north = {(aim.x_m, round(aim.y_m, 6)) for aim in aims if aim.heading_deg == 0}
+    assert north == {(x, y) for x in range(-900, 1024, 150) for y in range(-900, 1024, 150)}  # 450 m is three nodes
+    for tile in tiles:
+        for aim in aims_of(tile, refine):
+            assert tile.core.xmin <= aim.x_m < tile.core.xmax and tile.core.ymin <= aim.y_m < tile.core.ymax
+
+
 @pytest.mark.parametrize("heading", [0, 90, 200])
 def test_a_camera_looks_at_its_aim_and_the_reach_fills_the_picture(heading: float) -> None:
     aim = Aim("a", 1000.0, 2000.0, heading)

@@ -17,7 +17,7 @@ import numpy as np
 
 from cityweave.cameras import Pinhole
 from cityweave.config import RefineConfig
-from cityweave.grid import Tile
+from cityweave.grid import Box, Tile
 from cityweave.io.textures import load_png, save_png
 from cityweave.render.textured import fragments_of
 from cityweave.texture.atlas import Triangles
@@ -51,22 +51,26 @@ class Aim:
 
 
 def aims_of(tile: Tile, refine: RefineConfig) -> list[Aim]:
-    """Those whose point lies in the tile, row by row from the south-west."""
-    core, step = tile.core, refine.spacing_m
-    columns = range(math.ceil(core.xmin / step), math.ceil(core.xmax / step))
-    rows = range(math.ceil(core.ymin / step), math.ceil(core.ymax / step))
-    return [
-        Aim(f"{i}_{j}_{heading:03.0f}", i * step, j * step, heading)
-        for j in rows
-        for i in columns
-        for heading in refine.headings_deg
-    ]
+    """Those whose point lies in the tile, by nodes of the grid, row by row from the south-west."""
+    step, found = refine.spacing_m, []
+    for place, heading in enumerate(refine.headings_deg):
+        ahead = _back_m(refine) if refine.grid == "cameras" else 0.0
+        east, north = ahead * math.sin(math.radians(heading)), ahead * math.cos(math.radians(heading))
+        core = Box(tile.core.xmin - east, tile.core.ymin - north, tile.core.xmax - east, tile.core.ymax - north)
+        for j in range(math.ceil(core.ymin / step), math.ceil(core.ymax / step)):
+            for i in range(math.ceil(core.xmin / step), math.ceil(core.xmax / step)):
+                found.append((j, i, place, Aim(f"{i}_{j}_{heading:03.0f}", i * step + east, j * step + north, heading)))
+    return [aim for *_, aim in sorted(found, key=lambda each: each[:3])]
+
+
+def _back_m(refine: RefineConfig) -> float:
+    """How far a camera stands from the point it aims at, in plan."""
+    return refine.height_m / math.tan(math.radians(refine.pitch_deg))
 
 
 def camera_of(aim: Aim, ground_m: float, refine: RefineConfig) -> Pinhole:
     """Aimed at the ground of its point; the reach fills the picture's width."""
-    heading, pitch = math.radians(aim.heading_deg), math.radians(refine.pitch_deg)
-    back = refine.height_m / math.tan(pitch)
+    heading, back = math.radians(aim.heading_deg), _back_m(refine)
     target = np.array([aim.x_m, aim.y_m, ground_m])
     position = target + np.array([-math.sin(heading) * back, -math.cos(heading) * back, refine.height_m])
     away = math.hypot(back, refine.height_m)
