@@ -72,7 +72,11 @@ def main() -> None:
     run = run_folder(config)
     tiles = [part for tile in city_tiles(config) for part in ("--tile", tile.name)]
     cores = str(usable_cores())
-    jobs = {"survey": ["--cpus", cores], "ingest": [*tiles, "--at-once", cores], "dsm": [*tiles, "--cpus", cores, "--at-once", cores]}
+    jobs = {
+        "survey": ["--cpus", cores],
+        "ingest": [*tiles, "--at-once", cores],
+        "dsm": [*tiles, "--cpus", cores, "--at-once", cores],
+    }
     commands = {
         name: [sys.executable, "-m", "cityweave", name, "--run", str(run), *rest] for name, rest in jobs.items()
     }

@@ -120,9 +120,10 @@ def main() -> None:
         for number, view in enumerate(prepared)
     ]
     start, count = np.full((len(points), 3), 127.5, np.float32), np.zeros(len(points), np.int64)
+    lead = np.zeros(len(points), np.int16)
 
     def fused() -> np.ndarray:
-        fuse(colour, weight, config.robust_floor, start, count)
+        fuse(colour, weight, config.robust_floor, start, count, lead)
         return start
 
     for _ in range(2):  # the first loads compiled code

@@ -155,6 +155,10 @@ def tile_mesh(tile: Tile, outside: set[Tile]) -> TileMesh:
     )
 
 
+# Of the views of a tile, by its column: texels owe most to the fifth of them, or to none.
+ACQUIRED = (["2024-05-01T08:00:00Z"] * 5, [*["2024-05-01T08:00:00Z"] * 4, "2025-06-18"])
+
+
 def tile_texture(mesh: TileMesh) -> TileTexture:
     """Plan view alone; colour follows the position in the city, so that there is no seam."""
     texel, side = 0.25, SIZE_M * 4
@@ -167,7 +171,11 @@ def tile_texture(mesh: TileMesh) -> TileTexture:
     provenance = np.full((side, side), 4, np.uint8)
     provenance[: side // 4] = 254
     return TileTexture(
-        AtlasLayout(side, side, (side, side), texel, (0.0, SIZE_M)), colour, provenance, [uv.astype(np.float32)]
+        AtlasLayout(side, side, (side, side), texel, (0.0, SIZE_M)),
+        colour,
+        provenance,
+        provenance,
+        [uv.astype(np.float32)],
     )
 
 
@@ -269,7 +277,12 @@ def make_run(folder: Path, quarantined: str | None = None) -> Run:
         for name in ("ingest", "dsm", *(f"sdf_{d}" for d in range(4))):
             manifest(run, name, tile, {})
         manifest(run, "mesh", tile, {"mesh": "mesh.npz"})
-        notes = {"source_error": 255**2 * 1e-3, "source_pixels": 100, "generated_share": 0.0}
+        notes = {
+            "source_error": 255**2 * 1e-3,
+            "source_pixels": 100,
+            "generated_share": 0.0,
+            "acquired": ACQUIRED[tile.i % 2],
+        }
         manifest(run, "texture", tile, {"texture": "texture"}, notes=notes)
         shown = mesh.part == SURFACE
         textured.append(

@@ -179,3 +179,19 @@ def test_pointing_is_told_pair_by_pair(tmp_path: Path) -> None:
         html = out.html()
         assert all(word in html for word in words) and ("Pointing" in html) == bool(notes)
         assert "<b>" not in html.split("<main>")[1]
+
+
+def test_a_map_says_when_texels_were_seen(run: Run) -> None:
+    stage = scenes.Stage.of(run)
+    assert stage is not None
+    number, dates = scenes.plan_dates(stage, 64)
+    assert dates == ["2024-05-01", "2025-06-18"]
+    plan = scenes.plan_view(stage, 64)
+    columns = np.array([tile.i % 2 for tile in stage.tiles] + [255])[plan.tile]
+    seen = (plan.tile != scenes.NO_TILE) & (plan.provenance == 4)
+    assert seen.any() and (number[seen] == columns[seen]).all()
+    assert (number[(plan.provenance == 254) | (plan.tile == scenes.NO_TILE)] == 255).all()
+    colours = maps.dates_picture(number, dates)
+    assert (colours[number == 255] == UNKNOWN_RGB).all()
+    assert len(np.unique(colours[number < 2], axis=0)) == 2
+    assert "When the view was taken that a texel owes most to" in (run.folder / "report.html").read_text()

@@ -157,9 +157,18 @@ def test_fuse_follows_the_majority():
     colour = np.full((1, 5, 3), 100.0, np.float32)
     colour[0, 0] = 10.0
     out, count = np.zeros((1, 3), np.float32), np.zeros(1, np.int64)
-    fuse(colour, np.ones((1, 5), np.float32), 6.0, out, count)
-    assert count[0] == 5
+    lead = np.zeros(1, np.int16)
+    fuse(colour, np.array([[3.0, 1.0, 1.1, 1.0, 1.0]], np.float32), 6.0, out, count, lead)
+    assert count[0] == 5 and lead[0] == 2  # the best view sees another thing than all others
     assert np.abs(out - 100.0).max() < 0.5
+
+
+@pytest.mark.parametrize(("weights", "leads"), [((0, 0, 0), -1), ((0, 0, 2), 2), ((0, 1, 2), 2), ((2, 1, 1), 0)])
+def test_the_view_that_counts_most_leads(weights, leads):
+    lead, count = np.zeros(1, np.int16), np.zeros(1, np.int64)
+    colour, weight = np.full((1, 3, 3), 100.0, np.float32), np.array([weights], np.float32)
+    fuse(colour, weight, 6.0, np.zeros((1, 3), np.float32), count, lead)
+    assert lead[0] == leads and count[0] == np.count_nonzero(weight)
 
 
 def test_push_pull_keeps_the_known_and_blends_the_rest():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cityweave.errors import DataError
-from cityweave.io.textures import INFERRED, MAX_COUNT, OUTSIDE, halved, level_picture, load_texture
+from cityweave.io.textures import INFERRED, MAX_COUNT, NO_VIEW, OUTSIDE, halved, level_picture, load_texture
 from cityweave.manifest import Manifest, Run, content_hash
 from cityweave.mesh import SURFACE, load_levels
 from cityweave.plan import city_tiles, load_config, tile_manifests
@@ -40,6 +40,12 @@ def test_product_matches_the_mesh(run):
     assert [uv.shape for uv in texture.uv] == [(len(mesh.faces), 3, 2) for mesh in levels]
     assert all(uv.min() >= 0 and uv.max() <= 1 for uv in texture.uv)
     assert manifest.notes["observed_share"] > 0.9
+    seen = (texture.provenance > 0) & (texture.provenance <= MAX_COUNT)
+    assert set(np.unique(texture.lead[seen])) == set(range(5)) and (texture.lead[~seen] == NO_VIEW).all()
+    assert manifest.notes["acquired"] == [f"2023-02-0{k + 1}T08:00:00Z" for k in range(5)]
+    shares = manifest.notes["dates"]
+    assert list(shares) == [f"2023-02-0{k + 1}" for k in range(5)]
+    assert shares["2023-02-01"] == pytest.approx(np.mean(texture.lead[seen] == 0), abs=1e-4)
 
 
 def test_quarantine_is_passed_on_and_neighbours_do_without(run):

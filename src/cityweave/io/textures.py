@@ -13,6 +13,7 @@ PNG_LEVEL = 6  # fixed: the bytes of a product must not follow a library's defau
 # Provenance beside the number of views that saw a texel: restored views alone, colours from around, no texel.
 GENERATED, INFERRED, OUTSIDE = 253, 254, 255
 MAX_COUNT = 252
+NO_VIEW = 255  # leads where no satellite saw it
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,13 @@ class AtlasLayout:
 
 @dataclass(frozen=True)
 class TileTexture:
-    """colour uint8 [h,w,3]; provenance uint8 [h,w]; uv per level float32 (m,3,2) in 0..1, v down."""
+    """colour uint8 [h,w,3]; provenance uint8 [h,w]; lead uint8 [h,w], number of the view that a colour owes most to, as
+    the manifest lists them; uv per level float32 (m,3,2) in 0..1, v down."""
 
     layout: AtlasLayout
     colour: np.ndarray
     provenance: np.ndarray
+    lead: np.ndarray
     uv: list[np.ndarray]
 
 
@@ -62,10 +65,11 @@ def load_png(path: Path) -> np.ndarray:
 
 
 def save_texture(folder: Path, texture: TileTexture) -> None:
-    """atlas.png, provenance.png and uv.npz; bytes follow from the content alone."""
+    """atlas.png, provenance.png, lead.png and uv.npz; bytes follow from the content alone."""
     folder.mkdir(parents=True, exist_ok=True)
     save_png(folder / "atlas.png", texture.colour)
     save_png(folder / "provenance.png", texture.provenance)
+    save_png(folder / "lead.png", texture.lead)
     layout = texture.layout
     arrays = {f"l{k}_uv": uv for k, uv in enumerate(texture.uv)}
     arrays["band_rows"] = np.asarray(layout.band_rows, np.int64)
@@ -75,16 +79,16 @@ def save_texture(folder: Path, texture: TileTexture) -> None:
 
 
 def load_texture(folder: Path) -> TileTexture:
-    for name in ("atlas.png", "provenance.png", "uv.npz"):
+    for name in ("atlas.png", "provenance.png", "lead.png", "uv.npz"):
         if not (folder / name).is_file():
             raise DataError(f"{folder} is no texture product: {name} is missing")
-    colour, provenance = load_png(folder / "atlas.png"), load_png(folder / "provenance.png")
+    colour, provenance, lead = (load_png(folder / f"{name}.png") for name in ("atlas", "provenance", "lead"))
     with np.load(folder / "uv.npz", allow_pickle=False) as data:
         band_rows = tuple(int(row) for row in data["band_rows"])
         texel, west, north = (float(value) for value in data["plan"])
         uv = [data[f"l{k}_uv"] for k in range(len(band_rows) - 1)]
     layout = AtlasLayout(colour.shape[1], colour.shape[0], band_rows, texel, (west, north))
-    return TileTexture(layout, colour, provenance, uv)
+    return TileTexture(layout, colour, provenance, lead, uv)
 
 
 def level_picture(texture: TileTexture, level: int) -> tuple[np.ndarray, np.ndarray]:

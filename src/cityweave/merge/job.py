@@ -157,6 +157,7 @@ def _entry(task: _Placed, node: TileNode, levels: list[TileMesh], texture: TileT
             "geometric_error_m": node.error_m,
             "texture_px": [texture.layout.width, texture.layout.height],
             "observed_share": round(float((texture.provenance[inside] <= MAX_COUNT).mean()), 4),
+            "dates": Manifest.read(task.source.texture).notes.get("dates", {}),
         },
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,10 +37,12 @@ def textured_tile(
     level: int = 0,
     mesh: TileMesh | None = None,
     name: str = "texture",
+    layer: Literal["provenance", "lead"] = "provenance",
 ) -> TexturedMesh:
     """The surface of a tile with its texture; without rim and bottom. A level beyond the last is the last.
 
-    `name` is the texture's manifest: others than the last are of a round of refinement.
+    `name` is the texture's manifest: others than the last are of a round of refinement. `layer` is what stands for
+    provenance.
     """
     if mesh is None:
         levels = tile_levels(run, tile)
@@ -47,7 +51,7 @@ def textured_tile(
     texture = load_texture(Manifest.read(run.manifest_path(name, tile)).product(name))
     shown = mesh.part == SURFACE
     if level == 0:
-        picture, uv, provenance = texture.colour, texture.uv[0], texture.provenance
+        picture, uv, provenance = texture.colour, texture.uv[0], getattr(texture, layer)
     else:
         picture, uv = level_picture(texture, level)
         provenance = np.zeros(picture.shape[:2], np.uint8)  # kept for the finest level only

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,15 @@ def provenance_picture(provenance: NDArray[np.uint8], drawn: NDArray[np.bool_]) 
     out[(provenance == 0) | (provenance == INFERRED)] = INFERRED_RGB
     out[provenance == GENERATED] = GENERATED_RGB
     out[~drawn | (provenance == OUTSIDE)] = UNKNOWN_RGB
+    return out
+
+
+def dates_picture(number: NDArray[np.uint8], dates: list[str]) -> NDArray[np.uint8]:
+    """The newer, the darker: colours go with the time between the first date and the last."""
+    days = np.array([date.fromisoformat(each).toordinal() for each in dates], np.float64)
+    known = number < len(dates)
+    out = look_up(days[np.where(known, number, 0)], days[0], max(days[-1], days[0] + 1), COUNT)
+    out[~known] = UNKNOWN_RGB
     return out
 
 

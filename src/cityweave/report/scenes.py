@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from cityweave.cameras import Pinhole
 from cityweave.grid import Tile
-from cityweave.manifest import Run
+from cityweave.io.textures import NO_VIEW
+from cityweave.manifest import Manifest, Run
 from cityweave.mesh import RIM, SURFACE
 from cityweave.render.city import textured_tile, tile_levels, tiles_with
 from cityweave.render.depth import bounds, depth_map
@@ -287,12 +288,29 @@ def _compare(place, normal, axes, origin, pixel, depth, out):  # type: ignore[no
 
 def plan_view(stage: Stage, side_px: int) -> Frame:
     """Straight from above, the finest level, one sample a pixel."""
+    return _from_above(stage, side_px, (textured_tile(stage.run, tile, stage.origin) for tile in stage.tiles))
+
+
+def _from_above(stage: Stage, side_px: int, meshes: Iterable[TexturedMesh]) -> Frame:
     cores = [tile.core for tile in stage.tiles]
     west, north = min(c.xmin for c in cores) - stage.origin[0], max(c.ymax for c in cores) - stage.origin[1]
     east, south = max(c.xmax for c in cores) - stage.origin[0], min(c.ymin for c in cores) - stage.origin[1]
     pixel = max(east - west, north - south) / side_px
     view = MapView(west, north, pixel, round((east - west) / pixel), round((north - south) / pixel))
-    return render((textured_tile(stage.run, tile, stage.origin) for tile in stage.tiles), view, 1)
+    return render(meshes, view, 1)
+
+
+def plan_dates(stage: Stage, side_px: int) -> tuple[NDArray[np.uint8], list[str]]:
+    """Straight from above: number of the date that each texel owes most to, 255 without one; and the dates in order."""
+    acquired = {tile: Manifest.read(stage.run.manifest_path("texture", tile)).notes["acquired"] for tile in stage.tiles}
+    dates = sorted({when[:10] for times in acquired.values() for when in times if when})
+    meshes = []
+    for tile in stage.tiles:
+        table = np.full(256, NO_VIEW, np.uint8)
+        table[: len(acquired[tile])] = [dates.index(when[:10]) if when else NO_VIEW for when in acquired[tile]]
+        mesh = textured_tile(stage.run, tile, stage.origin, layer="lead")
+        meshes.append(replace(mesh, provenance=table[mesh.provenance]))
+    return _from_above(stage, side_px, meshes).provenance, dates
 
 
 def write_hero(run: Run, path: Path, width: int = 1600, height: int = 900) -> None:

@@ -219,6 +219,11 @@ def _texture(out: Page, m: Material) -> None:
         page.figure(page.embedded(plan.rgb), "The textured city straight from above", "Plan view"),
         page.figure(page.embedded(provenance), "How many views each texel comes from", "Provenance", colours),
     )
+    number_of, dates = scenes.plan_dates(m.stage, maps.MAX_SIDE_PX)
+    if len(dates) > 1:
+        when = page.legend(css_gradient(COUNT), dates[0], dates[-1], (f"rgb{UNKNOWN_RGB}", "no satellite saw it"))
+        picture = page.embedded(maps.dates_picture(number_of, dates))
+        out.grid("two", page.figure(picture, "When the view was taken that a texel owes most to", "Dates", when))
 
 
 def _borders(out: Page, m: Material) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from cityweave.io.textures import GENERATED, INFERRED, MAX_COUNT, OUTSIDE, TileTexture
+from cityweave.io.textures import GENERATED, INFERRED, MAX_COUNT, NO_VIEW, OUTSIDE, TileTexture
 from cityweave.texture.atlas import Atlas, Band, Triangles
 from cityweave.texture.fill import chart_means, fill_charts, push_pull, spare_colours
 from cityweave.texture.fuse import fuse
@@ -48,10 +48,13 @@ def bake(
 ) -> Baked:
     """`own`, `occluders` and the cameras of `novel` in tile-local metres; the order of `views` doesn't matter beyond
     rounding."""
-    prepared = [p for p in (prepare(view, own, occluders, settings.visibility) for view in views) if p is not None]
+    every = [prepare(view, own, occluders, settings.visibility) for view in views]
+    prepared = [view for view in every if view is not None]
+    numbers = np.array([*(number for number, view in enumerate(every) if view is not None), NO_VIEW], np.uint8)
     layout = atlas.layout
     colour = np.zeros((layout.height, layout.width, 3), np.float32)
     provenance = np.full((layout.height, layout.width), OUTSIDE, np.uint8)
+    lead = np.full_like(provenance, NO_VIEW)
     default = np.asarray(settings.unknown, np.float64)
     looks: list[tuple[Band, _Looks]] = []
     for number, band in enumerate(atlas.bands):
@@ -75,10 +78,11 @@ def bake(
             _fill_band(band, part, known, default)
         seen[seen == 0] = INFERRED
         provenance[band.row0 : band.row0 + rows, :cols] = seen
+        lead[band.row0 : band.row0 + rows, :cols] = numbers[look_at.lead]
     x0, y0, x1, y1 = atlas.plain_box
     out = _to_bytes(colour, settings.gamma)
     out[y0:y1, x0:x1] = settings.plain
-    return Baked(TileTexture(layout, out, provenance, atlas.uv), error / max(pixels, 1), pixels)
+    return Baked(TileTexture(layout, out, provenance, lead, atlas.uv), error / max(pixels, 1), pixels)
 
 
 def _to_bytes(colour: np.ndarray, gamma: float) -> np.ndarray:
@@ -105,10 +109,11 @@ class Baked:
 
 @dataclass(frozen=True)
 class _Looks:
-    """Who saw a band: count uint8 [rows, cols] of views (0 none, OUTSIDE off the charts), and of the texels in charts
-    bool (views, texels)."""
+    """Who saw a band: count uint8 [rows, cols] of views (0 none, OUTSIDE off the charts), lead int16 [rows, cols] the
+    view that counts most or -1, and of the texels in charts bool (views, texels)."""
 
     count: np.ndarray
+    lead: np.ndarray
     texels: np.ndarray
     by_view: np.ndarray
 
@@ -158,14 +163,16 @@ def _bake_band(
     texels = np.flatnonzero(inside)
     count = np.full(band.face.shape, OUTSIDE, np.uint8)
     count[inside] = 0
+    lead = np.full(band.face.shape, -1, np.int16)
     by_view = np.zeros((len(views), len(texels)), bool)
     if not views or not len(texels):
-        return _Looks(count, texels, by_view)
+        return _Looks(count, lead, texels, by_view)
     samples = np.zeros((_BLOCK, len(views), 3), np.float32)
     weights = np.zeros((_BLOCK, len(views)), np.float32)
     fused, number = np.zeros((_BLOCK, 3), np.float32), np.zeros(_BLOCK, np.int64)
+    first = np.zeros(_BLOCK, np.int16)
     one_colour, one_weight = np.zeros((_BLOCK, 3), np.float32), np.zeros(_BLOCK, np.float32)
-    flat_count = count.reshape(-1)
+    flat_count, flat_lead = count.reshape(-1), lead.reshape(-1)
     for start in range(0, len(texels), _BLOCK):
         block = texels[start : start + _BLOCK]
         n = len(block)
@@ -174,12 +181,12 @@ def _bake_band(
             look(view, points, normals, slack_m, settings.visibility, one_colour[:n], one_weight[:n])
             samples[:n, v], weights[:n, v] = one_colour[:n], one_weight[:n]
             by_view[v, start : start + n] = one_weight[:n] > 0
-        fuse(samples[:n], weights[:n], settings.robust_floor, fused[:n], number[:n])
+        fuse(samples[:n], weights[:n], settings.robust_floor, fused[:n], number[:n], first[:n])
         hit = number[:n] > 0
         row, col = np.divmod(block[hit], band.face.shape[1])
         colour[row, col] = fused[:n][hit]
-        flat_count[block] = np.minimum(number[:n], MAX_COUNT)
-    return _Looks(count, texels, by_view)
+        flat_count[block], flat_lead[block] = np.minimum(number[:n], MAX_COUNT), first[:n]
+    return _Looks(count, lead, texels, by_view)
 
 
 def _fill_band(band: Band, colour: np.ndarray, known: np.ndarray, default: np.ndarray) -> None:

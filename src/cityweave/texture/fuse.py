@@ -7,8 +7,9 @@ from numba import njit
 
 
 @njit(cache=True)
-def fuse(colour, weight, floor, out_colour, out_count):  # type: ignore[no-untyped-def]
-    """colour (k,views,3), weight (k,views) -> out_colour (k,3) float32 and out_count (k,) of views that saw it.
+def fuse(colour, weight, floor, out_colour, out_count, out_lead):  # type: ignore[no-untyped-def]
+    """colour (k,views,3), weight (k,views) -> out_colour (k,3) float32, out_count (k,) of views that saw it and
+    out_lead (k,), the view that counts most, -1 where none did.
 
     Start from the weighted median per band, which ignores the minority; then one reweighting step
     w / (1 + (d / s)²)² by the distance d from it brings back the mean's low noise. s follows the spread of the
@@ -27,6 +28,8 @@ def fuse(colour, weight, floor, out_colour, out_count):  # type: ignore[no-untyp
                 count += 1
                 total += weight[k, v]
         out_count[k] = count
+        out_lead[k] = -1
+        most = 0.0
         if count == 0:
             continue
         if count <= 2:
@@ -37,6 +40,8 @@ def fuse(colour, weight, floor, out_colour, out_count):  # type: ignore[no-untyp
                 square += weight[k, v] ** 2
             for v in range(views):
                 if weight[k, v] > 0.0:
+                    if weight[k, v] > most:
+                        most, out_lead[k] = weight[k, v], v
                     for b in range(3):
                         out_colour[k, b] += colour[k, v, b] * weight[k, v] ** 2 / square
             continue
@@ -74,6 +79,8 @@ def fuse(colour, weight, floor, out_colour, out_count):  # type: ignore[no-untyp
             if weight[k, v] > 0.0:
                 w = weight[k, v] / (1.0 + (distance[v] / spread) ** 2) ** 2
                 total += w
+                if w > most:
+                    most, out_lead[k] = w, v
                 for b in range(3):
                     start[b] += w * colour[k, v, b]
         for b in range(3):

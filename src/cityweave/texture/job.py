@@ -14,7 +14,7 @@ from cityweave.cameras import fit_local, geodetic_transform
 from cityweave.config import Config
 from cityweave.errors import DataError, Quarantine
 from cityweave.grid import Tile
-from cityweave.io.textures import GENERATED, MAX_COUNT, OUTSIDE, save_texture
+from cityweave.io.textures import GENERATED, MAX_COUNT, NO_VIEW, OUTSIDE, save_texture
 from cityweave.manifest import Manifest, Products, Run, run_job
 from cityweave.mesh import TileMesh, load_levels
 from cityweave.plan import (
@@ -83,10 +83,14 @@ def _work(run: Run, tile: Tile, products: Products, number: int, novel: list[Pat
     texture = baked.texture
     with products.path(texture_name(run.config, number)) as folder:
         save_texture(folder, texture)
+    known = {view["name"]: view.get("acquired") for view in _survey(run)["views"]}
+    acquired = [known[view.name] for view in views]
     inside = texture.provenance[texture.provenance != OUTSIDE]
     seen = inside[inside <= MAX_COUNT]
     products.notes |= {
         "views": [view.name for view in views],
+        "acquired": acquired,
+        "dates": _shares_of_dates(texture.lead, acquired),
         "atlas_px": [atlas.layout.width, atlas.layout.height],
         "charts": [len(band.chart) for band in atlas.bands[1:]],
         "observed_share": round(float((inside <= MAX_COUNT).mean()), 4),
@@ -96,6 +100,16 @@ def _work(run: Run, tile: Tile, products: Products, number: int, novel: list[Pat
         "source_pixels": baked.source_pixels,
         "mean_views": round(float(seen.mean()), 3) if seen.size else 0.0,
     }
+
+
+def _shares_of_dates(lead: np.ndarray, acquired: list[str | None]) -> dict[str, float]:
+    """Of the texels that satellites saw, how many owe most to a view of each date."""
+    counts = np.bincount(lead[lead != NO_VIEW], minlength=len(acquired))
+    dates = [(when or "unknown")[:10] for when in acquired]
+    shares = {
+        date: sum(int(n) for n, of in zip(counts, dates, strict=True) if of == date) for date in sorted(set(dates))
+    }
+    return {date: round(n / max(int(counts.sum()), 1), 4) for date, n in shares.items()}
 
 
 def _novel_views(manifests: list[Path], scene: Scene, reach_m: float) -> list[NovelView]:
