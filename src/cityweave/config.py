@@ -461,6 +461,7 @@ class SynthConfig(Section):
     terrain_noise_m: float = Field(0.3, ge=0, description="standard deviation of that terrain's error")
     test_heights_m: tuple[float, ...] = Field((200.0, 500.0), description="unseen views: camera above the ground")
     test_headings_deg: tuple[float, ...] = Field((20.0, 110.0, 200.0, 290.0), description="where they look")
+    test_street_views: int = Field(0, ge=0, le=64, description="unseen views from 2 m above streets")
     test_size_px: int = Field(640, ge=64, le=4096, description="side of an unseen view")
 
 

@@ -281,6 +281,8 @@ def make_run(folder: Path, quarantined: str | None = None) -> Run:
             "source_error": 255**2 * 1e-3,
             "source_pixels": 100,
             "generated_share": 0.0,
+            "novel_error": 0.0,
+            "novel_pixels": 0,
             "acquired": ACQUIRED[tile.i % 2],
         }
         manifest(run, "texture", tile, {"texture": "texture"}, notes=notes)

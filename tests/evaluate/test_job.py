@@ -17,7 +17,9 @@ from tests.evaluate import fake_city
 SCHEMA = {
     "dsm": "mae_m rmse_m median_m nmad_m within_1m completeness measured_share building_mae_m border_ratio",
     "mesh": "precision recall f1 chamfer_m boundary_edges nonmanifold_edges vertical_wall_share riser_share triangles",
-    "texture": "psnr ssim st_lpips sharpness true_sharpness scored_share observed_share source_psnr generated_share "
+    "texture": "psnr ssim st_lpips sharpness true_sharpness scored_share observed_share "
+    "source_psnr restored_psnr generated_share "
+    "street_psnr street_ssim street_st_lpips street_sharpness street_true_sharpness street_observed_share "
     "seam_step",
     "cost": "wall_s cpu_s peak_rss_mb per_km2_s overhead_share",
 }

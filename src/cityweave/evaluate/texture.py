@@ -16,6 +16,8 @@ from cityweave.io.textures import MAX_COUNT
 from cityweave.render.textured import NO_TILE, Frame, fragments_of
 
 MIN_SCORED = 0.5  # a view that sees less of the core says more about the surroundings
+MIN_SCORED_STREET = 0.25  # the sky takes its part
+STREET_FIGURES = ("psnr", "ssim", "st_lpips", "sharpness", "true_sharpness", "observed_share")
 PLAN_PIXEL_M = 0.5  # of the view from above in which borders are looked for
 STLPIPS_PACKAGE = "stlpips_pytorch"
 _INSIDE_M = 16.0  # how far from a border the steps lie that a step across it is compared with
@@ -60,11 +62,12 @@ class TextureScore:
     scored: int = 0
     observed: int = 0
     left_out: list[str] = field(default_factory=list)
+    least_scored: float = MIN_SCORED
 
     def add(self, name: str, frame: Frame, truth: NDArray[np.uint8], scored: NDArray[np.bool_]) -> bool:
         """False when the view sees too little of the core to be used."""
         share = float(scored.mean())
-        if share < MIN_SCORED:
+        if share < self.least_scored:
             self.left_out.append(name)
             return False
         ours, target = frame.averaged().astype(np.float32) / 255, truth.astype(np.float32) / 255
@@ -85,7 +88,11 @@ class TextureScore:
         names = ("psnr", "ssim", "st_lpips", "sharpness", "true_sharpness", "scored_share", "observed_share")
         if not self.psnrs:
             n = len(self.left_out)
-            reason = f"none of {n} views has half of its pixels in the core" if n else "there are no unseen views"
+            reason = (
+                f"none of {n} views has {self.least_scored:.0%} of its pixels in the core"
+                if n
+                else "there are no unseen views"
+            )
             return dict.fromkeys(names), dict.fromkeys(names, reason)
         return {
             "psnr": float(np.mean(self.psnrs)),

@@ -19,6 +19,8 @@ from cityweave.grid import CellGrid, Tile
 from cityweave.io.raster import open_raster, warp_to_grid
 from cityweave.manifest import Manifest, Run
 
+STREET = "street_"  # what the names of views from there begin with
+
 
 @dataclass(frozen=True)
 class TestView:
@@ -29,6 +31,10 @@ class TestView:
     name: str
     camera: Pinhole
     picture: Path
+
+    @property
+    def from_street(self) -> bool:
+        return self.name.startswith(STREET)
 
     def pixels(self) -> NDArray[np.uint8]:
         from PIL import Image

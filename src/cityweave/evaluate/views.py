@@ -10,7 +10,14 @@ from numpy.typing import NDArray
 
 from cityweave.cameras import Pinhole
 from cityweave.evaluate.city import City
-from cityweave.evaluate.texture import PLAN_PIXEL_M, TextureScore, core_mask, seam_step
+from cityweave.evaluate.texture import (
+    MIN_SCORED_STREET,
+    PLAN_PIXEL_M,
+    STREET_FIGURES,
+    TextureScore,
+    core_mask,
+    seam_step,
+)
 from cityweave.evaluate.truth import Truth
 from cityweave.grid import Tile
 from cityweave.manifest import Manifest
@@ -45,12 +52,13 @@ def texture_figures(city: City, truth: Truth, pictures: Path) -> tuple[dict[str,
     """Writes `{view}.jpg` (truth beside ours) into `pictures` for the first views that count."""
     names = (
         *("psnr", "ssim", "st_lpips", "sharpness", "true_sharpness", "scored_share", "observed_share"),
-        *("source_psnr", "generated_share", "seam_step"),
+        *("source_psnr", "restored_psnr", "generated_share", "seam_step"),
+        *(f"street_{name}" for name in STREET_FIGURES),
     )
     if not city.with_texture:
         return dict.fromkeys(names), dict.fromkeys(names, "no tile has a texture")
     mesh, views = truth.mesh, truth.views()
-    score = TextureScore()
+    score, street = TextureScore(), TextureScore(least_scored=MIN_SCORED_STREET)
     core = city.local(city.run.config.city.box)
     shown = 0
     if mesh is not None:
@@ -59,13 +67,22 @@ def texture_figures(city: City, truth: Truth, pictures: Path) -> tuple[dict[str,
             meshes = (city.textured(tile) for tile in tiles_in_view(city, view.camera, city.run.config.city.heights_m))
             frame = render(meshes, view.camera, _SAMPLES)
             true = view.pixels()
-            if score.add(view.name, frame, true, scored) and shown < _MAX_PAIRS:
+            where = street if view.from_street else score
+            if where.add(view.name, frame, true, scored) and shown < _MAX_PAIRS:
                 save_jpeg(pictures / f"{view.name}.jpg", side_by_side(true, frame.averaged(), scored))
                 shown += 1
     figures, reasons = score.figures()
-    if not views:
+    if not [view for view in views if not view.from_street]:
         reasons = dict.fromkeys(figures, "there are no unseen views: the city is not synthetic")
+    below, why = street.figures()
+    figures |= {f"street_{name}": below[name] for name in STREET_FIGURES}
+    if any(below[name] is None for name in STREET_FIGURES):
+        none = "there are no unseen views from the street: synth.test_street_views"
+        seen = [view for view in views if view.from_street]
+        reasons |= {f"street_{name}": why[name] if seen else none for name in STREET_FIGURES if below[name] is None}
     figures |= _from_manifests(city)
+    if figures["restored_psnr"] is None:
+        reasons["restored_psnr"] = "the texture was not refined: texture.refine.rounds is 0"
     step, reason = _seam_step(city)
     figures["seam_step"] = step
     if step is None:
@@ -74,13 +91,17 @@ def texture_figures(city: City, truth: Truth, pictures: Path) -> tuple[dict[str,
 
 
 def _from_manifests(city: City) -> dict[str, float | None]:
-    """How well the texture agrees with the satellites' own pixels, and how much of it no satellite saw but a restorer
-    made up."""
+    """How well the texture agrees with the satellites' own pixels, and with restored pictures, which is how well these
+    agree with one another; and how much of it no satellite saw but a restorer made up."""
     notes = [Manifest.read(city.run.manifest_path("texture", tile)).values["notes"] for tile in city.with_texture]
-    pixels = sum(note["source_pixels"] for note in notes)
-    error = sum(note["source_error"] * note["source_pixels"] for note in notes) / max(pixels, 1)
     generated = float(np.mean([note["generated_share"] for note in notes]))
-    return {"source_psnr": 10 * np.log10(255**2 / error) if error > 0 else None, "generated_share": generated}
+    return {"source_psnr": _psnr(notes, "source"), "restored_psnr": _psnr(notes, "novel"), "generated_share": generated}
+
+
+def _psnr(notes: list[dict[str, Any]], of: str) -> float | None:
+    pixels = sum(note[f"{of}_pixels"] for note in notes)
+    error = sum(note[f"{of}_error"] * note[f"{of}_pixels"] for note in notes) / max(pixels, 1)
+    return float(10 * np.log10(255**2 / error)) if error > 0 else None
 
 
 def save_jpeg(path: Path, picture: NDArray[np.uint8]) -> None:

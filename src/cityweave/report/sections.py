@@ -201,7 +201,8 @@ def _texture(out: Page, m: Material) -> None:
                     measured(share(t["scored_share"]), "%"),
                     measured(share(t["observed_share"]), "%"),
                     measured(number(t["seam_step"]), "×"),
-                ]
+                ],
+                *_street_row(t),
             ],
         )
     )
@@ -224,6 +225,23 @@ def _texture(out: Page, m: Material) -> None:
         when = page.legend(css_gradient(COUNT), dates[0], dates[-1], (f"rgb{UNKNOWN_RGB}", "no satellite saw it"))
         picture = page.embedded(maps.dates_picture(number_of, dates))
         out.grid("two", page.figure(picture, "When the view was taken that a texel owes most to", "Dates", when))
+
+
+def _street_row(t: dict[str, Any]) -> list[list[str]]:
+    if t["street_psnr"] is None:
+        return []
+    return [
+        [
+            "from the street",
+            measured(number(t["street_psnr"]), "dB"),
+            number(t["street_ssim"]),
+            number(t["street_st_lpips"]),
+            f"{number(t['street_sharpness'])}, {number(t['street_true_sharpness'])}",
+            "",
+            measured(share(t["street_observed_share"]), "%"),
+            "",
+        ]
+    ]
 
 
 def _borders(out: Page, m: Material) -> None:

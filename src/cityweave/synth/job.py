@@ -30,6 +30,7 @@ from cityweave.synth.layout import Layout
 from cityweave.synth.noise import CODE_POINTING, CODE_SENSOR, generator
 from cityweave.synth.scene import Material, Scene
 from cityweave.synth.shading import Shaded, Sun, SunMap, prepare, sun_map
+from cityweave.synth.street_level import street_cameras
 from cityweave.synth.truth import coarse_terrain, true_heights
 
 TRUTH_NOTE = "surface and class of the highest point of the true mesh at the cell's centre"
@@ -255,7 +256,7 @@ class Studio:
 
     def cameras(self) -> list[tuple[str, Pinhole]]:
         """In the scene's frame, aimed at the ground of the core: from high up somewhat beyond its middle, so that the
-        foreground is core as well."""
+        foreground is core as well. Then those from the street."""
         box, synth = self.config.city.box, self.synth
         side = min(box.width, box.height)
         out = []
@@ -276,7 +277,7 @@ class Studio:
                     synth.test_size_px,
                 )
                 out.append((f"h{height_m:03.0f}_{heading_deg:03.0f}", camera))
-        return out
+        return out + street_cameras(self.scene, box, synth.test_street_views, synth.test_size_px)
 
     def test_views(self) -> None:
         from PIL import Image

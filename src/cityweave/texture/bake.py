@@ -61,7 +61,7 @@ def bake(
         slack = settings.coarse_slack_m * (2.0 ** (number - 1) - 1.0) if number > 1 else 0.0
         looks.append((band, _bake_band(band, prepared, slack, settings, _part(colour, band))))
     scene = Triangles.joined([own, occluders])
-    error, pixels = _sharpen_finest(looks[:2], prepared, novel, scene, settings, colour)
+    source, restored = _sharpen_finest(looks[:2], prepared, novel, scene, settings, colour)
     for number, (band, look_at) in enumerate(looks):
         rows, cols = band.face.shape
         if not rows:
@@ -82,7 +82,7 @@ def bake(
     x0, y0, x1, y1 = atlas.plain_box
     out = _to_bytes(colour, settings.gamma)
     out[y0:y1, x0:x1] = settings.plain
-    return Baked(TileTexture(layout, out, provenance, lead, atlas.uv), error / max(pixels, 1), pixels)
+    return Baked(TileTexture(layout, out, provenance, lead, atlas.uv), *source, *restored)
 
 
 def _to_bytes(colour: np.ndarray, gamma: float) -> np.ndarray:
@@ -100,11 +100,13 @@ def _part(picture: np.ndarray, band: Band) -> np.ndarray:
 @dataclass(frozen=True)
 class Baked:
     """`source_error`: mean square of what the satellites' pixels differ by from what the texture makes them show, on
-    the 0..255 scale; over `source_pixels` pixels."""
+    the 0..255 scale; over `source_pixels` pixels. `novel_error`: the same of the restored views' pixels."""
 
     texture: TileTexture
     source_error: float
     source_pixels: int
+    novel_error: float
+    novel_pixels: int
 
 
 @dataclass(frozen=True)
@@ -125,11 +127,11 @@ def _sharpen_finest(
     scene: Triangles,
     settings: BakeSettings,
     colour: np.ndarray,
-) -> tuple[float, int]:
-    """In place, the bands that the finest level shows: the views see them as one surface. Returns the sum of squares
-    that the satellites' pixels then differ by, and how many they are."""
+) -> tuple[tuple[float, int], tuple[float, int]]:
+    """In place, the bands that the finest level shows: the views see them as one surface. Returns the mean square that
+    the satellites' pixels then differ by and how many they are, and the same of the restored ones."""
     if not views and not novel:
-        return 0.0, 0
+        return (0.0, 0), (0.0, 0)
     points = np.concatenate([band.points(found.texels) for band, found in looks])
     normals = np.concatenate([band.normals(found.texels) for band, found in looks])
     texel_m2 = np.concatenate([band.texel_m2(found.texels) for band, found in looks])
@@ -151,8 +153,13 @@ def _sharpen_finest(
     ):
         _part(colour, band)[place] = part
         found.count.reshape(-1)[found.texels[new]] = GENERATED
-    errors, counts = zip(*(squared_error(view, sharp) for view in pixels), strict=True) if pixels else ((), ())
-    return sum(errors), sum(counts)
+    return _mean_error(pixels, sharp), _mean_error(restored, sharp)
+
+
+def _mean_error(views: list[ViewPixels], texels: np.ndarray) -> tuple[float, int]:
+    errors = [squared_error(view, texels) for view in views]
+    pixels = sum(count for _, count in errors)
+    return sum(error for error, _ in errors) / max(pixels, 1), pixels
 
 
 def _bake_band(

@@ -98,6 +98,8 @@ def _work(run: Run, tile: Tile, products: Products, number: int, novel: list[Pat
         "generated_share": round(float((inside == GENERATED).mean()), 4),
         "source_error": round(baked.source_error, 4),
         "source_pixels": baked.source_pixels,
+        "novel_error": round(baked.novel_error, 4),
+        "novel_pixels": baked.novel_pixels,
         "mean_views": round(float(seen.mean()), 3) if seen.size else 0.0,
     }
 
