@@ -336,6 +336,9 @@ class TextureConfig(Section):
     sharpen_steps: int = Field(4, ge=0, le=50, description="steps towards texels from which the views' pixels follow")
     blur_px: float = Field(0.4, ge=0, le=2, description="sigma of the blur that the views' optics are taken to have")
     prior_px: float = Field(0.1, gt=0, description="how many pixels of views the fused colour is worth in those steps")
+    tint: bool = Field(
+        True, description="colour what panchromatic views alone saw by an RGB orthophoto, if there is one"
+    )
     refine: RefineConfig = RefineConfig()
 
 

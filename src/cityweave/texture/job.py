@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cityweave.aoi import Aoi
+from cityweave.aoi import Aoi, OrthoLayer
 from cityweave.cameras import fit_local, geodetic_transform
 from cityweave.config import Config
 from cityweave.errors import DataError, Quarantine
@@ -30,6 +30,7 @@ from cityweave.texture.atlas import Atlas, AtlasSettings, Triangles, build_atlas
 from cityweave.texture.bake import BakeSettings, bake
 from cityweave.texture.novel import NovelView, load_views
 from cityweave.texture.sharpen import SharpenSettings
+from cityweave.texture.tint import tinted
 from cityweave.texture.views import SourceView, VisibilitySettings
 
 _HEIGHT_SLACK_M = 2.0  # cameras are fitted a little beyond the meshes
@@ -80,7 +81,9 @@ def _work(run: Run, tile: Tile, products: Products, number: int, novel: list[Pat
     atlas, views = scene.atlas, scene.views
     restored = _novel_views(novel, scene, refine.reach_m)
     baked = bake(atlas, scene.own, scene.occluders, views, bake_settings, restored)
-    texture = baked.texture
+    last = number == refine.rounds  # before, the views' grey is what restored pictures are laid beside
+    colours = scene.colours if settings.tint and last else []
+    texture = tinted(baked.texture, atlas, colours, scene.origin_m)
     with products.path(texture_name(run.config, number)) as folder:
         save_texture(folder, texture)
     known = {view["name"]: view.get("acquired") for view in _survey(run)["views"]}
@@ -93,6 +96,7 @@ def _work(run: Run, tile: Tile, products: Products, number: int, novel: list[Pat
         "dates": _shares_of_dates(texture.lead, acquired),
         "atlas_px": [atlas.layout.width, atlas.layout.height],
         "charts": [len(band.chart) for band in atlas.bands[1:]],
+        "tinted_by": [ortho.name for ortho in colours],
         "observed_share": round(float((inside <= MAX_COUNT).mean()), 4),
         "novel_views": len(restored),
         "generated_share": round(float((inside == GENERATED).mean()), 4),
@@ -140,6 +144,7 @@ class Scene:
     occluders: Triangles
     views: list[SourceView]
     visibility: VisibilitySettings
+    colours: list[OrthoLayer]  # where every view is grey
     origin_m: np.ndarray  # of its metres, in the city's CRS and height
 
 
@@ -156,7 +161,9 @@ def scene_of(run: Run, tile: Tile) -> Scene:
         AtlasSettings(settings.top_texel_m, settings.facade_texel_m, settings.padding_px, settings.steep_deg),
     )
     visibility = VisibilitySettings(bias_m=settings.visibility_bias_m, view_power=settings.view_power)
-    return Scene(atlas, own, occluders, views, visibility, np.asarray(levels[0].origin_m, np.float64))
+    grey = all(len(view.image) < 3 for view in views)
+    colours = [layer for layer in map(aoi.ortho, aoi.orthos) if len(layer.image) >= 3] if grey else []
+    return Scene(atlas, own, occluders, views, visibility, colours, np.asarray(levels[0].origin_m, np.float64))
 
 
 def _survey(run: Run) -> dict[str, Any]:
