@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from cityweave.cameras import Pinhole
 from cityweave.io.textures import OUTSIDE
-from cityweave.render.rasterise import Fragments, rasterise, rasterise_pinhole
+from cityweave.render.rasterise import Fragments, rasterise_pinhole
+from cityweave.render.rasterise_cuda import rasterise_here
 
 _HALVINGS = 2  # further ones would mix charts that lie side by side in an atlas
 _NEAR_M = 1.0
@@ -159,12 +160,12 @@ def fragments_of(
     if isinstance(view, MapView):
         scale = samples / view.pixel_m
         screen = np.stack([(points[:, 0] - view.west) * scale, (view.north - points[:, 1]) * scale], axis=1)
-        return rasterise(screen, -points[:, 2], faces, w, h), screen
+        return rasterise_here(screen, -points[:, 2], faces, w, h), screen
     focal, cx, cy = view.focal_px * samples, view.cx * samples, view.cy * samples
     camera, screen = _to_camera(np.ascontiguousarray(points), view.position, view.rotation, focal, cx, cy, _NEAR_M)
     depth = np.ascontiguousarray(camera[:, 2])
     if depth.min() >= _NEAR_M:
-        return rasterise(screen, depth, faces, w, h, "smallest", perspective=True), screen
+        return rasterise_here(screen, depth, faces, w, h, "smallest", perspective=True), screen
     return rasterise_pinhole(camera, faces, focal, cx, cy, w, h, near=_NEAR_M), screen
 
 

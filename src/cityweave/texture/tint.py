@@ -1,7 +1,7 @@
 """Colour for a grey texture: panchromatic views give the detail, an orthophoto what is red and what is green.
 
-A tint is the bands of a place over their mean, so that neither exposure nor gain of the orthophoto matters. It is looked
-up in plan; walls, which an orthophoto doesn't show, stay grey.
+A tint is the bands of a place over their mean, so that neither exposure nor gain of the orthophoto matters. It is
+looked up in plan; walls, which an orthophoto doesn't show, stay grey.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 
 from cityweave.cameras import PolyCamera, project_poly
-from cityweave.render.rasterise import rasterise
+from cityweave.render.rasterise_cuda import rasterise_here
 from cityweave.texture.atlas import Triangles
 from cityweave.texture.charts import face_frame
 
@@ -88,7 +88,7 @@ def prepare(
     scene = Triangles.joined([own, occluders])
     su, sv = view.camera.project(*scene.xyz.T)
     screen = np.stack([su - col0, sv - row0], axis=1)
-    seen = rasterise(screen, scene.xyz[:, 2], scene.faces, col1 - col0, row1 - row0, "largest")
+    seen = rasterise_here(screen, scene.xyz[:, 2], scene.faces, col1 - col0, row1 - row0, "largest")
     height = np.where(seen.seen, seen.depth, _NOTHING).astype(np.float32)
     normal = np.rint(face_frame(scene.xyz, scene.faces).normal * 127.0).astype(np.int8)
     facing = normal[np.maximum(seen.face, 0)]
