@@ -71,10 +71,11 @@ def _work(run: Run, tile: Tile, products: Products, number: int, novel: list[Pat
         if quarantined := Manifest.read(run.manifest_path(stage, tile)).quarantined:
             raise Quarantine(quarantined)
     scene, settings = scene_of(run, tile), run.config.texture
-    sharpening = SharpenSettings(
-        settings.sharpen_steps, settings.blur_px, prior=settings.prior_px, outlier_floor=settings.robust_floor
-    )
     refine = settings.refine
+    prior = refine.prior_px if number else settings.prior_px
+    sharpening = SharpenSettings(
+        settings.sharpen_steps, settings.blur_px, prior=prior, outlier_floor=settings.robust_floor
+    )
     bake_settings = BakeSettings(
         scene.visibility, sharpening, refine.weight, refine.generated, robust_floor=settings.robust_floor
     )
