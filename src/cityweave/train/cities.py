@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,8 @@ import numpy as np
 from cityweave.aoi import REFERENCE, TERRAIN, Aoi
 from cityweave.errors import ConfigError, DataError
 from cityweave.grid import CellGrid
-from cityweave.manifest import Manifest, Run
-from cityweave.train.recipe import Cities, DataSettings, RunCities, SyntheticCities
+from cityweave.manifest import Manifest, Run, content_hash
+from cityweave.train.recipe import Cities, DataSettings, PublicCities, RunCities, SyntheticCities
 
 CODE_CITY = 203
 MIN_SHARE = 0.05  # a tile that knows less of its ground than this is left out
@@ -44,6 +45,8 @@ def sources(settings: DataSettings, split: str) -> Iterator[Source]:
             yield _synthetic(group, number, seed, settings.gsd_m)
     for number, run in enumerate(cities.runs):
         yield from _tiles_of(run, number, settings.gsd_m)
+    for number, public in enumerate(cities.public):
+        yield from _places_of(public, number, settings.gsd_m)
 
 
 def _synthetic(group: SyntheticCities, number: int, seed: int, gsd_m: float) -> Source:
@@ -85,6 +88,16 @@ def _tiles_of(cities: RunCities, number: int, gsd_m: float) -> Iterator[Source]:
             return city_of_aoi(aoi, name, gsd_m)
 
         yield Source(f"{city}-{path.parent.name}", ("runs", number), recipe, make)
+
+
+def _places_of(cities: PublicCities, number: int, gsd_m: float) -> Iterator[Source]:
+    from cityweave.train.layouts import city_of_place, places
+
+    for place in places(cities.layout, cities.folder):
+        files = {path.relative_to(cities.folder).as_posix(): content_hash(path) for path in place.files}
+        recipe = {"files": files, "gsd_m": gsd_m, "picture_gsd_m": cities.picture_gsd_m}
+        make = partial(city_of_place, place, gsd_m, cities.picture_gsd_m)
+        yield Source(f"{cities.layout}-{place.name}", ("public", number), recipe, make)
 
 
 def _ortho_of(aoi: Aoi, cities: RunCities) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -38,14 +39,24 @@ class RunCities(Section):
     weight: float = Field(1.0, ge=0, description="how often it is drawn, relative to its ground")
 
 
+class PublicCities(Section):
+    """A public training set as it is handed out, below one folder; what is called what: docs/data.md."""
+
+    layout: Literal["geonrw", "swisstopo", "ign_lidar_hd", "dfc2019"]
+    folder: Path
+    picture_gsd_m: float = Field(0.3, gt=0, description="of pictures without a place on earth, as those of dfc2019")
+    weight: float = Field(1.0, ge=0, description="how often it is drawn, relative to its ground")
+
+
 class Cities(Section):
     synthetic: tuple[SyntheticCities, ...] = ()
     runs: tuple[RunCities, ...] = ()
+    public: tuple[PublicCities, ...] = ()
 
     @model_validator(mode="after")
     def _not_empty(self) -> Cities:
-        if not self.synthetic and not self.runs:
-            raise ValueError("no city; accepted: `synthetic` cities, `runs`, or both")
+        if not self.synthetic and not self.runs and not self.public:
+            raise ValueError("no city; accepted: `synthetic` cities, `runs`, `public` sets, or several of them")
         return self
 
 
@@ -65,6 +76,9 @@ class DataSettings(Section):
         runs = {c.run for c in self.train.runs} & {c.run for c in self.validation.runs}
         if runs:
             raise ValueError(f"{', '.join(map(str, sorted(runs)))} is in train and in validation")
+        folders = {c.folder for c in self.train.public} & {c.folder for c in self.validation.public}
+        if folders:
+            raise ValueError(f"{', '.join(map(str, sorted(folders)))} is in train and in validation")
         return self
 
 
