@@ -1,13 +1,11 @@
-"""The cities that the restorer is trained on: python bench/restorer_cities.py [--refined-by WEIGHTS] [FOLDER]
+"""The cities that the restorer is trained on: python bench/restorer_cities.py [FOLDER]
 
-Synthetic cities of seeds 51 to 66 and 71 to 80, photographed by 4 to 7 views of random angles over two dates, worked
-on as far as their textures by the workflow. With weights, seeds 51 to 58 once more, a round refined by them: what a
-second round gets to see. Into results/restorer unless told otherwise; what is done isn't done again.
+Synthetic cities of seeds 51 to 66, photographed by 4 to 7 views of random angles over two dates, worked on as far as
+their textures by the workflow. Into results/restorer unless told otherwise; what is done isn't done again.
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
 import os
 import subprocess
@@ -22,7 +20,7 @@ import yaml
 from cityweave.machine import usable_cores
 from cityweave.plan import city_tiles, load_config, run_folder
 
-SEEDS, REFINED = (*range(51, 67), *range(71, 81)), range(51, 59)
+SEEDS = range(51, 67)
 SUITE = Path(__file__).resolve().parents[1] / "config/bench/texture.yaml"
 SUNS = (
     {"date": "2025-06-18T08:31:00Z", "sun_azimuth_deg": 138, "sun_elevation_deg": 62},
@@ -30,7 +28,7 @@ SUNS = (
 )
 
 
-def city_of(seed: int, base: dict[str, Any], folder: Path, weights: Path | None) -> dict[str, Any]:
+def city_of(seed: int, base: dict[str, Any], folder: Path) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     values = copy.deepcopy(base)
     count = int(rng.integers(4, 8))
@@ -45,21 +43,14 @@ def city_of(seed: int, base: dict[str, Any], folder: Path, weights: Path | None)
     ]
     values["synth"] |= {"test_heights_m": [450], "test_headings_deg": [45], "test_size_px": 256, "test_street_views": 0}
     values["city"]["name"] = f"s{seed}"
-    if weights is not None:
-        values["city"]["name"] += "r"
-        values["texture"] = {"refine": {"rounds": 1, "weights": str(weights)}}
     return values | {"seed": seed, "workflow": {"pack": {"tiles": 4}, "results": str(folder)}}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("results/restorer"))
-    parser.add_argument("--refined-by", type=lambda name: Path(name).resolve(), metavar="WEIGHTS")
-    chosen = parser.parse_args()
-    folder = chosen.folder.resolve()
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "results/restorer").resolve()
     base = yaml.safe_load(SUITE.read_text())["config"]
-    for seed in REFINED if chosen.refined_by else SEEDS:
-        values = city_of(seed, base, folder, chosen.refined_by)
+    for seed in SEEDS:
+        values = city_of(seed, base, folder)
         config = load_config(values)
         wanted = [run_folder(config) / "tiles" / tile.name / "texture.json" for tile in city_tiles(config)]
         with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:

@@ -311,8 +311,8 @@ class RefineConfig(Section):
     reach_m: float = Field(180.0, gt=10, description="how far from the point aimed at a view counts")
     size_px: int = Field(1024, ge=64, le=4096, multiple_of=16, description="side of a view")
     most_views: int = Field(24, ge=1, description="views a tile may own; those that show most of the city stay")
-    weight: float = Field(0.1, gt=0, description="what a restored pixel counts beside a satellite's")
-    prior_px: float = Field(0.02, gt=0, description="as texture.prior_px, where restored views say more than it does")
+    weight: float = Field(0.06, gt=0, description="what a restored pixel counts beside a satellite's")
+    prior_px: float = Field(0.04, gt=0, description="as texture.prior_px, where restored views say more than it does")
     generated: bool = Field(True, description="whether what no satellite saw takes the restored colour")
 
     @model_validator(mode="after")
