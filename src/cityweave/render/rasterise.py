@@ -71,10 +71,7 @@ def rasterise(
 
     With `perspective` every depth must be positive: clip with `clip_near` first.
     """
-    screen = np.ascontiguousarray(screen_nx2, dtype=np.float64)
-    depth = np.ascontiguousarray(depth_n, dtype=np.float64)
-    faces = np.ascontiguousarray(faces_mx3, dtype=np.int32).reshape(-1, 3)
-    check_input(screen, depth, width, height, nearest)
+    screen, depth, faces = checked(screen_nx2, depth_n, faces_mx3, (width, height), nearest)
     face = np.full((height, width), NO_FACE, dtype=np.int32)
     best = np.full((height, width), np.nan, dtype=np.float32)
     bary = np.zeros((height, width, 2), dtype=np.float32)
@@ -82,13 +79,20 @@ def rasterise(
     return Fragments(face, best, bary)
 
 
-def check_input(screen: NDArray[Any], depth: NDArray[Any], width: int, height: int, nearest: str) -> None:
+def checked(
+    screen_nx2: NDArray[Any], depth_n: NDArray[Any], faces_mx3: NDArray[Any], size: tuple[int, int], nearest: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int32]]:
+    """What a rasteriser is given, in the types that it works with; `size` is width and height."""
+    screen = np.ascontiguousarray(screen_nx2, dtype=np.float64)
+    depth = np.ascontiguousarray(depth_n, dtype=np.float64)
+    width, height = size
     if screen.ndim != 2 or screen.shape[1] != 2 or depth.shape != screen.shape[:1]:
         raise ValueError(f"screen {screen.shape} and depth {depth.shape}: (n, 2) and (n,) are accepted")
     if width < 1 or height < 1:
         raise ValueError(f"picture of {width} x {height} pixels: at least 1 x 1 is accepted")
     if nearest not in ("smallest", "largest"):
         raise ValueError(f"nearest={nearest!r}: 'smallest' or 'largest' is accepted")
+    return screen, depth, np.ascontiguousarray(faces_mx3, dtype=np.int32).reshape(-1, 3)
 
 
 @njit(cache=True, nogil=True, inline="always")

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cityweave import gpu
-from cityweave.render.rasterise import NO_FACE, Fragments, Nearest, check_input, rasterise
+from cityweave.render.rasterise import NO_FACE, Fragments, Nearest, checked, rasterise
 
 _BLOCK_PX = 2048  # the largest picture that it draws at once
 
@@ -75,9 +75,7 @@ def rasterise_cuda(
     import nvdiffrast.torch as dr
     import torch
 
-    screen, depth = np.ascontiguousarray(screen_nx2, np.float64), np.ascontiguousarray(depth_n, np.float64)
-    faces = np.ascontiguousarray(faces_mx3, np.int32).reshape(-1, 3)
-    check_input(screen, depth, width, height, nearest)
+    screen, depth, faces = checked(screen_nx2, depth_n, faces_mx3, (width, height), nearest)
     finite = np.isfinite(screen).all(axis=1) & np.isfinite(depth)
     numbers = np.flatnonzero(finite[faces].all(axis=1))
     face = np.full((height, width), NO_FACE, np.int32)

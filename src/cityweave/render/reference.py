@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cityweave.render.rasterise import NO_FACE, Fragments, Nearest, check_input
+from cityweave.render.rasterise import NO_FACE, Fragments, Nearest, checked
 
 
 def _edge(a: NDArray[Any], b: NDArray[Any], u: NDArray[Any], v: NDArray[Any]) -> NDArray[np.float64]:
@@ -28,14 +28,12 @@ def rasterise_reference(
     perspective: bool = False,
 ) -> Fragments:
     """Same meaning as `rasterise.rasterise`, over every pixel for every triangle."""
-    screen = np.asarray(screen_nx2, dtype=np.float64)
-    depth = np.asarray(depth_n, dtype=np.float64)
-    check_input(screen, depth, width, height, nearest)
+    screen, depth, faces = checked(screen_nx2, depth_n, faces_mx3, (width, height), nearest)
     v, u = np.meshgrid(np.arange(height) + 0.5, np.arange(width) + 0.5, indexing="ij")
     face = np.full((height, width), NO_FACE, dtype=np.int32)
     best = np.full((height, width), np.nan, dtype=np.float32)
     bary = np.zeros((height, width, 2), dtype=np.float32)
-    for f, corner in enumerate(np.asarray(faces_mx3).reshape(-1, 3)):
+    for f, corner in enumerate(faces):
         p, z = screen[corner], depth[corner]
         area = (p[1, 0] - p[0, 0]) * (p[2, 1] - p[0, 1]) - (p[1, 1] - p[0, 1]) * (p[2, 0] - p[0, 0])
         if not np.isfinite(area) or area == 0.0 or not np.isfinite(z).all():

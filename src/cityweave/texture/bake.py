@@ -18,7 +18,8 @@ from cityweave.io.textures import GENERATED, INFERRED, MAX_COUNT, NO_VIEW, OUTSI
 from cityweave.texture.atlas import Atlas, Band, Triangles
 from cityweave.texture.fill import chart_means, fill_charts, push_pull, spare_colours
 from cityweave.texture.fuse import fuse
-from cityweave.texture.novel import NovelView, pixels_of
+from cityweave.texture.novel import NovelView
+from cityweave.texture.novel_pixels import pixels_of
 from cityweave.texture.sharpen import SharpenSettings, ViewPixels, mean_look, sharpen, squared_error
 from cityweave.texture.views import PreparedView, SourceView, VisibilitySettings, look, prepare
 
