@@ -17,16 +17,23 @@ LEVELS = [
     {"config", "cores", "grid", "codehash", "gpu", "fetched", "machine", "packs", "profiles", "rpc"},
     {"plan", "cameras", "mesh", "rpc_torch"},
     {"manifest"},
-    {"aoi", "io", "status", "adopt"},
+    {"aoi", "io", "status", "adopt", "windows"},
     {"render"},
-    {"synth", "survey", "ingest", "dsm", "geometry", "texture", "merge", "evaluate", "report"},
+    {"synth", "survey", "ingest", "cityscale", "dsm", "geometry", "texture", "merge", "evaluate", "report"},
     {"train"},
     {"operations"},
     {"bench"},
     {"cli", "__main__"},
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
-WITHIN_LEVEL = {("config", "grid"), ("plan", "config"), ("io", "aoi"), ("aoi", "io"), ("__main__", "cli")}
+WITHIN_LEVEL = {
+    ("config", "grid"),
+    ("plan", "config"),
+    ("io", "aoi"),
+    ("aoi", "io"),
+    ("windows", "io"),
+    ("__main__", "cli"),
+}
 
 
 def unit(file: Path) -> str:

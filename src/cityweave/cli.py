@@ -29,6 +29,8 @@ STAGES: dict[str, tuple[str, str, str]] = {
     "synth": ("cityweave.synth.job", "run", "city"),
     "survey": ("cityweave.survey.job", "run", "city"),
     "ingest": ("cityweave.ingest.job", "run", "tiles"),
+    "stereo": ("cityweave.dsm.job", "stereo", "tiles"),
+    "cityscale": ("cityweave.cityscale.job", "run", "tiles"),
     "dsm": ("cityweave.dsm.job", "run", "tiles"),
     "fit": ("cityweave.geometry.job", "fit", "divisions"),
     "mesh": ("cityweave.geometry.job", "mesh", "tiles"),
@@ -39,8 +41,8 @@ STAGES: dict[str, tuple[str, str, str]] = {
     "evaluate": ("cityweave.evaluate.job", "run", "city"),
     "report": ("cityweave.report.job", "run", "city"),
 }
-ON_CORES = ("survey", "dsm")  # stages whose compiled loops run on several cores
-AT_ONCE = ("ingest", "dsm")  # stages that may work on several tiles of a pack at once; they have a `warm_up`
+ON_CORES = ("survey", "stereo", "dsm")  # stages whose compiled loops run on several cores
+AT_ONCE = ("ingest", "stereo", "dsm")  # stages that may work on several tiles of a pack at once; they have a `warm_up`
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -181,6 +183,7 @@ def _pack(run: Run, command: str, units: Sequence[tuple[Tile, int | None]]) -> I
 
 
 def _check(arguments: argparse.Namespace) -> None:
+    from cityweave.cityscale.weights import require_cityscale
     from cityweave.geometry.solvers import require_solver
     from cityweave.ingest.preflight import check_sources
     from cityweave.plan import halos_m, read_config
@@ -189,6 +192,7 @@ def _check(arguments: argparse.Namespace) -> None:
     config = read_config(arguments.config)
     require_solver(config.geometry)
     require_restorer(config.texture.refine)
+    require_cityscale(config)
     check_sources(config)
     halos = ", ".join(f"{stage} {metres:.0f} m" for stage, metres in halos_m(config).items())
     print(f"{config.city.name}: {len(city_tiles(config))} tiles of {config.tiles.size_m} m; halos: {halos}")

@@ -164,7 +164,31 @@ class SurveyConfig(Section):
     sample_gsd_m: float = Field(4.0, gt=0, description="cell size at which radiometry is compared between views")
 
 
+class CityscaleConfig(Section):
+    """Heights above ground from one orthophoto."""
+
+    ortho: str | None = Field(None, description="name of the orthophoto; needed where there are several")
+    weights: Path | None = Field(
+        None, description="what cityweave train cityscale wrote; default: ours, trained on synthetic cities"
+    )
+    window_m: float = Field(256.0, ge=32, description="side of a window; the next one begins at its middle")
+    samples: int = Field(1, ge=1, le=32, description="predictions of a window, each from noise of its own; their mean")
+
+
 class DsmConfig(Section):
+    method: Literal["stereo", "cityscale", "fused"] = Field(
+        "stereo",
+        description="stereo: of at least 2 views; cityscale: of one orthophoto, by a network; fused: stereo where it "
+        "is sure, the network elsewhere",
+    )
+    terrain: Literal["estimated", "given", "flat"] | None = Field(
+        None,
+        description="what cityscale stands on: sources.terrain, or flat ground at flat_m; default: given, and with "
+        "fused estimated from stereo",
+    )
+    flat_m: float | None = Field(None, description="height of the ground, with terrain: flat")
+    trust_m: float = Field(1.0, gt=0, description="fused: stereo counts as sure up to this standard deviation")
+    align_m: float = Field(64.0, gt=0, description="fused: spacing at which predictions are brought to stereo's scale")
     gsd_m: float = Field(0.5, gt=0, description="cell size of the height model")
     matching_halo_m: float = Field(16.0, ge=0, description="ground beyond the output that warms up the matching")
     occluder_reach_m: float = Field(
@@ -382,11 +406,14 @@ class PackConfig(Section):
     )
 
 
+AdoptedStage = Literal["synth", "survey", "ingest", "cityscale", "dsm", "geometry", "texture", "merge"]
+
+
 class AdoptConfig(Section):
     """Results that another run of the same city has already."""
 
     run: Path = Field(description="folder of that run, such as results/demo")
-    stages: tuple[Literal["synth", "survey", "ingest", "dsm", "geometry", "texture", "merge"], ...] = Field(
+    stages: tuple[AdoptedStage, ...] = Field(
         description="whose results are taken over instead of computed; their parameters must be the same in both runs"
     )
 
@@ -479,6 +506,7 @@ class Config(Section):
     sources: SourcesConfig = SourcesConfig()
     survey: SurveyConfig = SurveyConfig()
     ingest: IngestConfig = IngestConfig()
+    cityscale: CityscaleConfig = CityscaleConfig()
     dsm: DsmConfig = DsmConfig()
     geometry: GeometryConfig = GeometryConfig()
     texture: TextureConfig = TextureConfig()

@@ -26,6 +26,7 @@ STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
     "synth": ("city", "seed", "synth"),
     "survey": ("city", "sources", "survey"),
     "ingest": ("city", "tiles", "sources", "ingest"),
+    "cityscale": ("city", "tiles", "seed", "cityscale"),
     "dsm": ("city", "tiles", "dsm"),
     "geometry": ("city", "tiles", "geometry"),
     "texture": ("city", "tiles", "texture"),
@@ -34,7 +35,7 @@ STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
     "report": ("city", "report"),
 }
 TILES_WORTH_A_WORKER = 16
-_PER_TILE = ("ingest", "dsm", "geometry", "texture")
+_PER_TILE = ("ingest", "cityscale", "dsm", "geometry", "texture")
 # Keys of a section that say where its work is done: products come out the same, so a change reruns nothing.
 _PLACE_OF_WORK: dict[str, tuple[str, ...]] = {"merge": ("workers", "cluster", "slurm")}
 
@@ -47,7 +48,7 @@ CITY_MANIFESTS: dict[str, str] = {
     "evaluate": "evaluate",
     "report": "report",
 }
-TILE_MANIFESTS: dict[str, str] = {  # of every run; `tile_manifests` has the rounds of refinement as well
+TILE_MANIFESTS: dict[str, str] = {  # of every run; `tile_manifests` has what the configuration adds
     "ingest": "ingest",
     "dsm": "dsm",
     **{f"sdf_{division}": "geometry" for division in DIVISIONS},
@@ -57,11 +58,16 @@ TILE_MANIFESTS: dict[str, str] = {  # of every run; `tile_manifests` has the rou
 
 
 def tile_manifests(config: Config) -> dict[str, str]:
-    """Manifests of a tile in the order of work. Refined, a texture goes back and forth: texture_0, novel_1, texture_1,
-    novel_2, ... and at last texture."""
+    """Manifests of a tile in the order of work. Fused heights come of stereo and cityscale. Refined, a texture goes
+    back and forth: texture_0, novel_1, texture_1, novel_2, ... and at last texture."""
     rounds = range(config.texture.refine.rounds)
     refined = [name for number in rounds for name in (f"texture_{number}", novel_name(number + 1))]
-    before = {name: stage for name, stage in TILE_MANIFESTS.items() if name != "texture"}
+    before = {"ingest": "ingest"}
+    if config.dsm.method == "fused":
+        before["stereo"] = "dsm"
+    if config.dsm.method != "stereo":
+        before["cityscale"] = "cityscale"
+    before |= {name: stage for name, stage in TILE_MANIFESTS.items() if name not in ("ingest", "texture")}
     return before | dict.fromkeys([*refined, "texture"], "texture")
 
 
@@ -141,7 +147,8 @@ def _check(config: Config) -> None:
         raise ConfigError(
             f"tiles.size_m is {tiles.size_m}; it must be a multiple of dsm.gsd_m ({config.dsm.gsd_m:g} m)"
         )
-    if config.synth is None and len(config.sources.views) < 2:
+    _check_heights_source(config)
+    if config.synth is None and len(config.sources.views) < 2 and config.dsm.method != "cityscale":
         found = "holds 1 view" if config.sources.views else "is empty"
         raise ConfigError(f"sources.views {found}; accepted: at least 2 satellite views, or a synth section")
     if config.synth is not None and config.sources != SourcesConfig():
@@ -156,6 +163,32 @@ def _check(config: Config) -> None:
     if not city_tiles(config):
         raise ConfigError("no tile: the polygon holds no ground; accepted: a polygon with an area, in the city's CRS")
     _check_halo(config)
+
+
+def _check_heights_source(config: Config) -> None:
+    """What heights from one picture are made of and stand on."""
+    dsm, sources = config.dsm, resolved_sources(config)
+    if dsm.method == "stereo":
+        if dsm.terrain is not None:
+            raise ConfigError(f"dsm.terrain is {dsm.terrain}; accepted with dsm.method cityscale or fused")
+        return
+    names = [ortho.name for ortho in sources.ortho]
+    wanted = config.cityscale.ortho
+    if not names or (wanted is None and len(names) > 1) or (wanted is not None and wanted not in names):
+        raise ConfigError(
+            f"dsm.method {dsm.method} needs one orthophoto: sources.ortho has {', '.join(names) or 'none'}; accepted: "
+            "one, or several of which cityscale.ortho names one"
+        )
+    terrain = dsm.terrain or ("estimated" if dsm.method == "fused" else "given")
+    if terrain == "estimated" and dsm.method == "cityscale":
+        raise ConfigError("dsm.terrain: one picture doesn't tell it; accepted with dsm.method cityscale: given, flat")
+    if terrain == "given" and sources.terrain is None:
+        raise ConfigError(
+            "dsm.terrain is given, but sources.terrain names none; accepted: heights of the bare ground there, or "
+            "dsm: {terrain: flat, flat_m: HEIGHT}"
+        )
+    if (terrain == "flat") != (dsm.flat_m is not None):
+        raise ConfigError("dsm.flat_m is the height of flat ground: accepted with dsm.terrain flat, and only with it")
 
 
 def _multiple(value: float, of: float) -> bool:
@@ -245,6 +278,26 @@ def _check_halo(config: Config) -> None:
             f"tiles.size_m is {config.tiles.size_m}; a division of half of it must hold twice the geometry halo "
             f"({table}): accepted from {4 * halos['geometry']:g}"
         )
+
+
+def fusing_reach_m(config: Config) -> float:
+    """How far beyond the ground of a tile's height model measurements tell of the scale of predictions."""
+    return 2.5 * config.dsm.align_m if config.dsm.method == "fused" else 0.0
+
+
+def cityscale_halo_m(config: Config) -> float:
+    """Ground around a tile's core whose predictions its height model asks for."""
+    return halos_m(config)["geometry"] + fusing_reach_m(config)
+
+
+def cityscale_rings(config: Config) -> int:
+    """Rings of neighbours whose pictures a tile's windows show, and whose windows show its ground."""
+    return rings_for(config.cityscale.window_m + cityscale_halo_m(config), config.tiles.size_m)
+
+
+def stereo_rings(config: Config) -> int:
+    """Rings of neighbours whose measured heights a tile's fused ones look at."""
+    return rings_for(cityscale_halo_m(config), config.tiles.size_m)
 
 
 def novel_rings(config: Config) -> int:
@@ -349,6 +402,8 @@ def stage_params(config: Config, stage: str) -> dict[str, Any]:
         }
     elif stage == "ingest":
         params["derived"] = {"halo_m": ingest_halo_m(config), "gsd_m": config.dsm.gsd_m}
+    elif stage == "cityscale":
+        params["derived"] = {"halo_m": cityscale_halo_m(config)}
     elif stage == "dsm":
         halos = halos_m(config)
         params["derived"] = {"halo_m": halos["geometry"], "occluders_m": halos["dsm's occluders"]}

@@ -13,7 +13,7 @@ from typing import Any
 from cityweave.errors import ConfigError, DataError
 from cityweave.grid import Tile
 from cityweave.manifest import Run, pruned_marker, write_json
-from cityweave.plan import TILE_MANIFESTS, city_tiles, stage_params, tile_manifests
+from cityweave.plan import city_tiles, stage_params, tile_manifests
 
 PRODUCTS = (
     ("report.html", "the report: open it first"),
@@ -133,9 +133,9 @@ def deliver_without(run: Run, tile: Tile, reason: str) -> None:
     if not missing:
         raise ConfigError(f"{tile.name} has all its products; there is nothing to leave out")
     fits = [name for name in tile_manifests(run.config) if name.startswith("sdf_")]
-    for name in missing[:1] if missing[0] in ("ingest", "dsm") else fits:
+    for name in missing[:1] if missing[0] in ("ingest", "stereo", "cityscale", "dsm") else fits:
         paths[name].parent.mkdir(parents=True, exist_ok=True)
-        stage = TILE_MANIFESTS[name]
+        stage = tile_manifests(run.config)[name]
         values = {
             "stage": stage,
             "tile": tile.name,

@@ -12,9 +12,10 @@ import pytest
 from cityweave.aoi import INVALID, Aoi, AoiWriter, compound_crs_wkt
 from cityweave.errors import ConfigError, DataError, Quarantine
 from cityweave.grid import Box, CellGrid, Tile
+from cityweave.io.resample import area_mean, picture_of
 from cityweave.manifest import Products, Run, run_job
 from cityweave.plan import city_tiles, load_config
-from cityweave.train.cities import area_mean, city_of_aoi, picture, sources
+from cityweave.train.cities import city_of_aoi, sources
 from cityweave.train.data import Change, Sampler, lattice
 from cityweave.train.packs import make_data, open_data
 from cityweave.train.recipe import DataSettings
@@ -182,9 +183,9 @@ def test_sixteen_bit_grey(tmp_path: Path) -> None:
 
 
 def test_bands() -> None:
-    assert picture(np.zeros((4, 2, 2)), "x").shape == (3, 2, 2)
+    assert picture_of(np.zeros((4, 2, 2)), "x").shape == (3, 2, 2)
     with pytest.raises(DataError, match="x has 2 bands; accepted: 1"):
-        picture(np.zeros((2, 2, 2)), "x")
+        picture_of(np.zeros((2, 2, 2)), "x")
 
 
 def test_area_mean_keeps_sums() -> None:

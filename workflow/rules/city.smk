@@ -10,7 +10,7 @@ include: "common.smk"
 
 
 # Stages that are taken over from another run have no rules of their own.
-for stage in ("synth", "survey", "ingest", "dsm", "geometry", "texture", "merge", "evaluate", "report"):
+for stage in ("synth", "survey", "ingest", "cityscale", "dsm", "geometry", "texture", "merge", "evaluate", "report"):
     if stage not in ADOPTED:
 
         include: f"{stage}.smk"

@@ -12,6 +12,7 @@ from cityweave.plan import (
     base_folder,
     canonical_json,
     city_tiles,
+    cityscale_rings,
     load_config,
     local_workers,
     novel_name,
@@ -20,6 +21,7 @@ from cityweave.plan import (
     resolved_sources,
     run_folder,
     stage_params,
+    stereo_rings,
     texture_name,
     texture_rings,
     tile_manifests,
@@ -29,12 +31,14 @@ from cityweave.plan import (
 try:
     CONFIG = load_config(config)
     if workflow.is_main_process:
+        from cityweave.cityscale.weights import require_cityscale
         from cityweave.geometry.solvers import require_solver
         from cityweave.ingest.preflight import check_sources
         from cityweave.texture.restorer import require_restorer
 
         require_solver(CONFIG.geometry)
         require_restorer(CONFIG.texture.refine)
+        require_cityscale(CONFIG)
         check_sources(CONFIG)
         if CONFIG.merge.cluster == "slurm":
             from cityweave.merge.workers import require_slurm
@@ -155,6 +159,7 @@ SOURCE_FILES = sorted(
 # A synthetic city's sources are known by the manifest of the job that makes them.
 SOURCE_INPUT = [city_manifest("synth", BASE)] if CONFIG.synth else SOURCE_FILES
 PACK = CONFIG.workflow.pack
+CITYSCALE_WEIGHTS = [str(CONFIG.cityscale.weights)] if CONFIG.cityscale.weights else []
 
 
 # What each tile's job reads.
@@ -164,8 +169,17 @@ def ingest_input(wildcards):
     return [city_manifest("survey"), *SOURCE_INPUT]
 
 
-def dsm_input(wildcards):
+def cityscale_input(wildcards):
+    return around("ingest", cityscale_rings(CONFIG))(wildcards) + CITYSCALE_WEIGHTS
+
+
+def measure_input(wildcards):
     return tile_manifest("ingest", wildcards.tile)
+
+
+def predict_input(wildcards):
+    measured = around("stereo", stereo_rings(CONFIG))(wildcards) if CONFIG.dsm.method == "fused" else []
+    return [measure_input(wildcards), *measured, *around("cityscale", cityscale_rings(CONFIG))(wildcards)]
 
 
 def fit_input(wildcards):

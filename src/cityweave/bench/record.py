@@ -111,7 +111,7 @@ def _stages(run: Run, timing: dict[str, Any]) -> dict[str, Any]:
         record = _read(path.with_name(f"{name}.run.json"))
         if record is None:
             continue
-        kind = kind_of(name)
+        kind = kind_of(name, run.config)
         sums[kind] = sums.get(kind, KindCost()).with_record(record, 0)
         if kind == "fit" and record["manifest"]["notes"]:
             steps.append(record["manifest"]["notes"]["steps"])

@@ -1,4 +1,7 @@
-"""The dsm job: heights of a tile from the views of its AOI, as one Zarr group."""
+"""The dsm job: heights of a tile, measured in the views of its AOI, predicted from a picture, or both; one Zarr group.
+
+Of both, the measured ones are a job of their own, `stereo`: fusing looks at the neighbours' as well.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,30 @@ from typing import Any
 
 import numpy as np
 
-from cityweave.aoi import Aoi, ViewLayer
+from cityweave.aoi import TERRAIN, Aoi, ViewLayer
 from cityweave.cameras import fit_local, geodetic_transform
 from cityweave.config import Config
 from cityweave.dsm.decks import may_be_decks
+from cityweave.dsm.fuse import FILLED, NONE, PREDICTED, Predicted, aligned, blended, fused, mosaic
 from cityweave.dsm.ground import ground_heights
+from cityweave.dsm.holes import fill_holes, spread_smoothly
 from cityweave.dsm.reconstruct import reconstruct
 from cityweave.dsm.sweep import popcount_of
 from cityweave.dsm.views import SweepView, luminance
 from cityweave.errors import DataError, Quarantine
 from cityweave.grid import Box, CellGrid, Tile
 from cityweave.io import cf
+from cityweave.io.resample import known_mean
 from cityweave.manifest import Manifest, Products, Run, run_job
-from cityweave.plan import dsm_box, halos_m, vertical_grid
+from cityweave.plan import (
+    city_tiles,
+    cityscale_rings,
+    dsm_box,
+    fusing_reach_m,
+    halos_m,
+    stereo_rings,
+    vertical_grid,
+)
 
 MIN_COVER = 0.05  # share of the tile that a view must show to be worth its time
 EDGE_M, EDGE_SHARE = 1.0, 0.002  # share of cells so near an end of the searched heights that is worth a warning
@@ -30,7 +44,7 @@ _MEANING = {
     "dtm": "height of the ground",
     "sigma": "standard deviation of dsm",
     "count": "views that see the cell and agree about it",
-    "source": "0 none, 1 measured, 2 filled",
+    "source": "0 none, 1 measured, 2 filled, 3 predicted",
     "deck": "1 where another surface may lie below, as under a bridge",
 }
 
@@ -43,6 +57,18 @@ def warm_up() -> None:
 
 
 def run(run: Run, tile: Tile) -> None:
+    if run.config.dsm.method == "stereo":
+        measure(run, tile, "dsm")
+    else:
+        predict(run, tile)
+
+
+def stereo(run: Run, tile: Tile) -> None:
+    """What is measured of a tile whose heights will be fused."""
+    measure(run, tile, "stereo")
+
+
+def measure(run: Run, tile: Tile, name: str) -> None:
     ingest = run.manifest_path("ingest", tile)
 
     def work(products: Products) -> None:
@@ -51,11 +77,112 @@ def run(run: Run, tile: Tile) -> None:
             raise Quarantine(manifest.quarantined)
         aoi = Aoi(manifest.product("aoi"))
         grid, layers, notes = tile_heights(run.config, tile, aoi)
+        with products.path(name, ".zarr") as path:
+            write_heights(path, grid, layers, aoi)
+        products.notes |= notes
+
+    run_job(run, "dsm", work, name=name, tile=tile, inputs={"ingest": ingest})
+
+
+def predict(run: Run, tile: Tile) -> None:
+    """Predicted heights on terrain, or measured and predicted heights fused."""
+    config, known = run.config, set(city_tiles(run.config))
+    ingest = run.manifest_path("ingest", tile)
+    seen = [other for other in tile.ring(cityscale_rings(config)) if other in known]
+    inputs = {"ingest": ingest} | {f"cityscale/{t.name}": run.manifest_path("cityscale", t) for t in seen}
+    beside = [other for other in tile.ring(stereo_rings(config)) if other in known]
+    if config.dsm.method == "fused":
+        inputs |= {f"stereo/{other.name}": run.manifest_path("stereo", other) for other in beside}
+
+    def work(products: Products) -> None:
+        manifest = Manifest.read(ingest)
+        if manifest.quarantined:
+            raise Quarantine(manifest.quarantined)
+        aoi = Aoi(manifest.product("aoi"))
+        manifests = [Manifest.read(run.manifest_path("cityscale", other)) for other in seen]
+        stores = [each.product("windows") for each in manifests if not each.quarantined]
+        grid = CellGrid.covering(dsm_box(config, tile), config.dsm.gsd_m)
+        if config.dsm.method == "fused":
+            layers, notes = _fused(run, tile, beside, stores, grid)
+        else:
+            layers, notes = predicted_heights(config, tile, aoi, blended(stores, grid), grid)
         with products.path("dsm", ".zarr") as path:
             write_heights(path, grid, layers, aoi)
         products.notes |= notes
 
-    run_job(run, "dsm", work, tile=tile, inputs={"ingest": ingest})
+    run_job(run, "dsm", work, tile=tile, inputs=inputs)
+
+
+def _fused(
+    run: Run, tile: Tile, beside: list[Tile], stores: list[Path], grid: CellGrid
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    manifests = {other: Manifest.read(run.manifest_path("stereo", other)) for other in beside}
+    if reason := manifests[tile].quarantined:
+        raise Quarantine(reason)
+    parts = {
+        (other.core, CellGrid.covering(dsm_box(run.config, other), grid.gsd_m)): read_layers(each.product("stereo"))
+        for other, each in manifests.items()
+        if not each.quarantined
+    }
+    around = CellGrid.covering(dsm_box(run.config, tile).grow(fusing_reach_m(run.config)), grid.gsd_m)
+    measured = mosaic(parts, around)
+    predicted = aligned(blended(stores, around), measured, around, run.config.dsm)
+    window = around.window_of(grid)
+    own = {name: np.ascontiguousarray(layer[window]) for name, layer in measured.items()}
+    cut = Predicted(predicted.metres[window], predicted.sigma[window])
+    if run.config.dsm.terrain == "given":
+        own["dtm"] = given_ground(Aoi(Manifest.read(run.manifest_path("ingest", tile)).product("aoi")), grid, tile)
+    layers = fused(own, cut, run.config.dsm)
+    notes = manifests[tile].values["notes"] | {
+        "terrain": run.config.dsm.terrain or "estimated",
+        "predicted_share": round(float((layers["source"] == PREDICTED).mean()), 4),
+    }
+    return layers, notes
+
+
+def predicted_heights(
+    config: Config, tile: Tile, aoi: Aoi, predicted: Predicted, grid: CellGrid
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """What a picture tells, on the ground that is given."""
+    known = np.isfinite(predicted.metres)
+    if known.mean() < MIN_MEASURED:
+        raise Quarantine(f"{tile.name}: the orthophoto shows {known.mean():.1%} of it; {MIN_MEASURED:.0%} are needed")
+    flat = config.dsm.flat_m
+    ground = given_ground(aoi, grid, tile) if flat is None else np.full(grid.shape, np.float32(flat))
+    dsm = fill_holes(np.where(known, ground + predicted.metres, np.nan), config.dsm.small_hole_cells, 1.0)
+    source = np.where(known, PREDICTED, np.where(np.isfinite(dsm), FILLED, NONE)).astype(np.uint8)
+    layers = {
+        "dsm": dsm,
+        "dtm": np.fmin(ground, dsm).astype(np.float32),
+        "sigma": predicted.sigma.astype(np.float32),
+        "count": known.astype(np.uint8),
+        "source": source,
+        "deck": np.zeros(grid.shape, np.uint8),
+    }
+    notes = {
+        "terrain": "given" if flat is None else f"flat at {flat:g} m",
+        "predicted_share": round(float(known.mean()), 4),
+        "median_sigma_m": round(float(np.median(predicted.sigma[known])), 3),
+    }
+    return layers, notes
+
+
+def given_ground(aoi: Aoi, grid: CellGrid, tile: Tile) -> np.ndarray:
+    """The terrain of the AOI on the cells of the height model, its gaps closed smoothly."""
+    if not aoi.has(TERRAIN):
+        raise Quarantine(f"{tile.name}: the terrain shows nothing of it")
+    own, heights = aoi.raster(TERRAIN)
+    (ground,), share = known_mean(heights[None] - aoi.z0_m, np.isfinite(heights), own, grid)
+    known = share > 0.5
+    filled: np.ndarray = spread_smoothly(np.where(known, ground, 0), known) + np.float32(aoi.z0_m)
+    return filled.astype(np.float32)
+
+
+def read_layers(path: Path) -> dict[str, np.ndarray]:
+    import zarr
+
+    root: Any = zarr.open_group(path, mode="r")
+    return {name: root[name][:] for name in _MEANING}
 
 
 def tile_heights(config: Config, tile: Tile, aoi: Aoi) -> tuple[CellGrid, dict[str, np.ndarray], dict[str, Any]]:

@@ -133,9 +133,14 @@ def ingest_tile(
         for source in sources.views:
             reason = _add_view(aoi, source, facts[source.name], cut, city.z0_m)
             (written if reason is None else refused).append(source.name if reason is None else reason)
-        if not written:
+        ortho_facts = {ortho["name"]: ortho for ortho in survey["ortho"]}
+        orthos = [
+            source.name
+            for source in sources.ortho
+            if add_ortho(aoi, source, city.crs, extent, ortho_facts[source.name])
+        ]
+        if not written and not orthos:
             raise Quarantine(f"{tile.name}: no usable view; " + "; ".join(refused or ["the city has no view"]))
-        orthos = [source.name for source in sources.ortho if add_ortho(aoi, source, city.crs, extent)]
         for layer, heights in layers.items():
             aoi.add_raster(layer, heights, grid)
     return {"views": written, "ortho": orthos, "heights": list(layers), "left_out": refused}

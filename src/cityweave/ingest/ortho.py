@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,17 @@ def _gsd_m(source: OrthoSource, file_gsd_m: float) -> float:
     return round(max(round(file_gsd_m / GSD_STEP_M), 1) * GSD_STEP_M, 2)
 
 
-def add_ortho(aoi: AoiWriter, source: OrthoSource, crs: str, extent: Box) -> bool:
-    """Whether the ortho shows anything of the extent."""
+def _black_white(statistics: list[dict[str, float | None]]) -> list[float]:
+    """What a picture that isn't 8 bit is shown between, the same in the whole city: as 8-bit orthophotos are, with
+    some room above the brightest of their usual pixels."""
+    known = [band for band in statistics[:3] if band["p98"] is not None and band["p2"] is not None]
+    black, bright = min(band["p2"] or 0.0 for band in known), max(band["p98"] or 0.0 for band in known)
+    black = min(black, bright / 10)
+    return [black, black + max(bright - black, 1e-6) / 0.85]
+
+
+def add_ortho(aoi: AoiWriter, source: OrthoSource, crs: str, extent: Box, facts: Mapping[str, Any]) -> bool:
+    """Whether the ortho shows anything of the extent; `facts` are the survey's of the whole file."""
     gsd_m = _gsd_m(source, native_gsd_m(source.path, crs, source.crs))
     grid = CellGrid.covering(extent, gsd_m)
     on_grid = warp_to_grid(source.path, grid, crs, upsampling="cubic", declared_crs=source.crs)
@@ -31,6 +41,8 @@ def add_ortho(aoi: AoiWriter, source: OrthoSource, crs: str, extent: Box) -> boo
     mask = (~on_grid.valid).astype(np.uint8) * INVALID
     integer_nodata = on_grid.nodata is not None and np.issubdtype(on_grid.dtype, np.integer)
     attributes: dict[str, Any] = {"resampling": on_grid.resampling}
+    if on_grid.dtype != np.uint8:
+        attributes["black_white"] = _black_white(facts["statistics"])
     if integer_nodata:
         attributes["nodata_is_a_colour"] = "where all bands hold it; use the mask layer, which tells them apart"
     aoi.add_ortho(source.name, on_grid.native(), grid, mask=mask, nodata=on_grid.nodata, attributes=attributes)

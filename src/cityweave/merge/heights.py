@@ -27,7 +27,7 @@ LAYERS: dict[str, tuple[str, float, str]] = {  # dtype, fill, meaning
     "dtm": ("float32", np.nan, "height of the ground"),
     "sigma": ("float32", np.nan, "standard deviation of dsm"),
     "count": ("uint8", 0, "views that agree"),
-    "source": ("uint8", 0, "0 none, 1 measured, 2 filled"),
+    "source": ("uint8", 0, "0 none, 1 measured, 2 filled, 3 predicted"),
     "deck": ("uint8", 0, "1 where another surface may lie below, as under a bridge"),
 }
 _CACHE_MB = 64

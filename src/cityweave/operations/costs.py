@@ -21,7 +21,7 @@ from cityweave.plan import CITY_MANIFESTS, city_tiles, load_config, tile_manifes
 
 REFERENCE = Path(__file__).with_name("reference_costs.json")
 # Kinds of jobs in the order of work. The four divisions of a fit are four units of one kind.
-TILE_KINDS = ("ingest", "dsm", "fit", "mesh", "texture")
+TILE_KINDS = ("ingest", "cityscale", "dsm", "fuse", "fit", "mesh", "texture")
 KINDS = ("synth", "survey", *TILE_KINDS, "merge_heights", "merge_city", "evaluate", "report")
 PER_UNIT_INODES = 2  # its manifest and its run record
 
@@ -69,8 +69,11 @@ class CostTable:
     details: dict[str, Any] = field(default_factory=dict)
 
 
-def kind_of(name: str) -> str:
-    """Of a manifest. Rounds of refinement are units of texturing, as divisions are of fitting."""
+def kind_of(name: str, config: Config) -> str:
+    """Of a manifest. Rounds of refinement are units of texturing, as divisions are of fitting. `dsm` is what measures
+    heights, `fuse` what puts them together with predicted ones, or predicted ones on terrain."""
+    if name in ("stereo", "dsm"):
+        return "dsm" if name == "stereo" or config.dsm.method == "stereo" else "fuse"
     kinds = {"sdf_": "fit", "texture_": "texture", "novel_": "texture"}
     return next((kind for start, kind in kinds.items() if name.startswith(start)), name)
 
@@ -91,7 +94,7 @@ def recorded(run: Run, *, disk: bool = True) -> dict[str, KindCost]:
             record = json.loads(path.read_text())
             entries = record["manifest"]["products"]
             inodes = PER_UNIT_INODES + sum(_inodes(path.parent / entry["path"]) for entry in entries if disk)
-            kind = kind_of(name)
+            kind = kind_of(name, run.config)
             kinds[kind] = kinds.get(kind, KindCost()).with_record(record, inodes)
     return {kind: kinds[kind] for kind in KINDS if kind in kinds}
 

@@ -98,7 +98,7 @@ def forecast(
     kinds = tuple(
         _kind_forecast(kind, config, table, profile.requests(_rule(kind, config)) if profile else None, start)
         for kind in KINDS
-        if kind in table.kinds and (kind != "synth" or config.synth is not None)
+        if kind in table.kinds and _is_needed(kind, config)
     )
     wall_s = sum(math.ceil(kind.jobs / slots) * kind.job_s for kind in kinds)
     if profile and profile.jobs_per_minute:
@@ -113,11 +113,19 @@ def forecast(
         wall_s / 3600,
         sum(kind.jobs for kind in kinds) * start / busy_s if busy_s else 0.0,
         kinds,
-        _basis(table, profile, start, kinds),
+        _basis(config, table, profile, start, kinds),
     )
 
 
-def _basis(table: CostTable, profile: Profile | None, start: float, kinds: tuple[KindForecast, ...]) -> tuple[str, ...]:
+def _is_needed(kind: str, config: Config) -> bool:
+    method = config.dsm.method
+    without = {"synth": config.synth is None, "cityscale": method == "stereo", "fuse": method == "stereo"}
+    return not without.get(kind, kind == "dsm" and method == "cityscale")
+
+
+def _basis(
+    config: Config, table: CostTable, profile: Profile | None, start: float, kinds: tuple[KindForecast, ...]
+) -> tuple[str, ...]:
     lines = [
         f"from {table.source}; scaled by pixels, cells, heights and views of the two configurations",
         f"every job costs {start:.1f} s before it works; time waiting in a queue isn't in it",
@@ -126,7 +134,7 @@ def _basis(table: CostTable, profile: Profile | None, start: float, kinds: tuple
         lines.append("recorded on a synthetic city: real pictures differ in relief and clouds, expect a factor of 2")
     if small := [kind.kind for kind in kinds if kind.times_recorded < 1 / _EXTRAPOLATED]:
         lines.append(f"far less work than recorded, so what doesn't shrink with it is missed: {', '.join(small)}")
-    missing = [kind for kind in KINDS if kind not in table.kinds and kind != "synth"]
+    missing = [kind for kind in KINDS if kind not in table.kinds and kind != "synth" and _is_needed(kind, config)]
     if missing:
         lines.append(f"not in the records, so not counted: {', '.join(missing)}")
     if profile is not None and not any(cost.gpu_s for cost in table.kinds.values()):
@@ -135,6 +143,8 @@ def _basis(table: CostTable, profile: Profile | None, start: float, kinds: tuple
 
 
 def _rule(kind: str, config: Config) -> str:
+    if kind == "dsm" and config.dsm.method == "fused":
+        return "stereo"
     return "fit_division" if kind == "fit" and not config.workflow.pack.divisions else kind
 
 
@@ -297,6 +307,12 @@ def _dsm(config: Config) -> float:
     return entry * (coarse_entries(config) + rounds * fine_entries(config)) + matched_m2(config) * census
 
 
+def predicted_windows(config: Config) -> float:
+    """Of a tile, and how often each is predicted; beyond the city's rim there are a few more."""
+    beside_m = config.cityscale.window_m / 2
+    return (config.tiles.size_m / beside_m + 1) ** 2 * beside_m**2 * config.cityscale.samples
+
+
 def nodes_of(config: Config) -> float:
     """Of a division with its halo."""
     pitch = config.geometry.pitch_m
@@ -345,7 +361,9 @@ _WORK: dict[str, Callable[[Config], float]] = {
     "synth": _synth,
     "survey": picture_pixels,
     "ingest": ingested_pixels,
+    "cityscale": predicted_windows,
     "dsm": _dsm,
+    "fuse": _cells,
     "fit": _fit,
     "mesh": lattice_points,
     "texture": _texture,

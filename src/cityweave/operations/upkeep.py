@@ -17,15 +17,17 @@ from cityweave.manifest import Run, is_whole, pruned_marker, remove, write_json
 from cityweave.plan import (
     CITY_MANIFESTS,
     city_tiles,
+    cityscale_rings,
     novel_name,
     novel_rings,
     rendered_rings,
+    stereo_rings,
     texture_name,
     texture_rings,
     tile_manifests,
 )
 
-PRUNED_STAGES = ("ingest", "dsm", *(f"sdf_{division}" for division in DIVISIONS))
+PRUNED_STAGES = ("ingest", "stereo", "cityscale", "dsm", *(f"sdf_{division}" for division in DIVISIONS))
 # Only these may go: everything else is handed over, or named by what is handed over.
 _INTERMEDIATE = {*PRUNED_STAGES, "synth"}
 
@@ -79,7 +81,15 @@ class Upkeep:
             for name in names.get(unit.name, ()):
                 yield from [Unit(name)] if name in CITY_MANIFESTS else [Unit(name, other) for other in self.tiles]
         elif unit.name == "ingest":
-            yield from (Unit("dsm", tile), *(Unit(name, tile) for name in self.textures), Unit("evaluate"))
+            method = self.run.config.dsm.method
+            if method != "stereo":
+                yield from self._around("cityscale", tile, cityscale_rings(self.run.config))
+            yield Unit("stereo" if method == "fused" else "dsm", tile)
+            yield from (*(Unit(name, tile) for name in self.textures), Unit("evaluate"))
+        elif unit.name == "stereo":
+            yield from self._around("dsm", tile, stereo_rings(self.run.config))
+        elif unit.name == "cityscale":
+            yield from self._around("dsm", tile, cityscale_rings(self.run.config))
         elif unit.name == "dsm":
             yield from (Unit(f"sdf_{division}", tile) for division in DIVISIONS)
             yield Unit("merge_heights")

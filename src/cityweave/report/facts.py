@@ -18,7 +18,7 @@ from cityweave.manifest import Run
 from cityweave.plan import CITY_MANIFESTS, city_cells, city_tiles, tile_manifests
 from cityweave.status import tile_entries
 
-STAGE_NAMES = ("synth", "survey", "ingest", "dsm", "fit", "mesh", "texture", "merge", "evaluate")
+STAGE_NAMES = ("synth", "survey", "ingest", "cityscale", "dsm", "fit", "mesh", "texture", "merge", "evaluate")
 _PACKAGES = ("numpy", "numba", "scipy", "rasterio", "pyproj", "zarr", "pillow", "pydantic", "snakemake")
 
 
@@ -43,6 +43,8 @@ class TileRow:
 def _stage_of(manifest: str) -> str:
     if manifest.startswith("sdf_"):
         return "fit"
+    if manifest == "stereo":
+        return "dsm"
     if manifest.startswith(("texture_", "novel_")):
         return "texture"
     return CITY_MANIFESTS.get(manifest, manifest)

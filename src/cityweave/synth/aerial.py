@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cityweave.config import SynthConfig
 from cityweave.grid import Box, CellGrid
 from cityweave.synth import sensor, views
 from cityweave.synth.city import build_city
 from cityweave.synth.layout import Layout
+from cityweave.synth.loaded import build_loaded
 from cityweave.synth.noise import CODE_AERIAL, generator
 from cityweave.synth.scene import Scene
 from cityweave.synth.shading import Sun, prepare, sun_map
@@ -25,6 +28,7 @@ GROUND_M = 100.0
 class AerialLook:
     """How a city is built and photographed."""
 
+    style: str = "mixed"
     sun_azimuth_deg: float = 140.0
     sun_elevation_deg: float = 50.0
     off_nadir_deg: float = 0.0  # 0: a true orthophoto; else roofs lean, as in most
@@ -51,7 +55,19 @@ def aerial_city(seed: int, side_m: float, gsd_m: float, look: AerialLook) -> Aer
     shown = Box(x, y, x + side_m, y + side_m)
     built = shown.grow(EDGE_M)
     origin = (built.xmin, built.ymin, GROUND_M)
-    scene = build_city(built, origin, Layout(seed, GROUND_M, look.relief_m), look.max_height_m)
+    layout = Layout(seed, GROUND_M, look.relief_m, look.style)
+    return photographed(build_city(built, origin, layout, look.max_height_m), shown, seed, gsd_m, look)
+
+
+def aerial_model(model: Path, crs: str, shown: Box, seed: int, gsd_m: float, look: AerialLook) -> Aerial:
+    """The same of a city model in a file: real buildings, procedural walls, roofs and ground."""
+    built = shown.grow(EDGE_M)
+    origin = (built.xmin, built.ymin, GROUND_M)
+    scene = build_loaded(SynthConfig(model=model), built, origin, seed, crs)
+    return photographed(scene, shown, seed, gsd_m, look)
+
+
+def photographed(scene: Scene, shown: Box, seed: int, gsd_m: float, look: AerialLook) -> Aerial:
     shaded = prepare(scene, seed)
     light = sun_map(scene, Sun(look.sun_azimuth_deg, look.sun_elevation_deg))
     grid = CellGrid.covering(shown, gsd_m)

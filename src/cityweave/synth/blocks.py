@@ -25,9 +25,12 @@ def fill_block(b: Builder, layout: Layout, i: int, j: int, max_height_m: float) 
 
 
 def block_kind(layout: Layout, i: int, j: int, rng: np.random.Generator) -> str:
-    """Dense where the slow noise is high; towers only there."""
+    """As the style says; without a word from it dense where the slow noise is high, towers only there."""
     dense = value_noise(i / 3.0 + 0.37, j / 3.6 + 0.11, layout.seed + 31)
     draw = rng.random()
+    if kinds := layout.look.kinds:
+        shares = np.cumsum([share for _, share in kinds])
+        return kinds[int(np.searchsorted(shares, draw * shares[-1], side="right"))][0]
     if draw < 0.08:
         return "park"
     if draw < 0.11:

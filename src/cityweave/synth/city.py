@@ -12,7 +12,7 @@ from cityweave.synth.streets import river, street
 
 def build_city(box: Box, origin_m: tuple[float, float, float], layout: Layout, max_height_m: float) -> Scene:
     """Things that would stick out of the box are left out whole, so no body is ever cut open."""
-    b = Builder()
+    b = Builder(tone=layout.look.tone)
     cells = layout.blocks_in(*box.as_tuple())
     for i, j in cells:
         if layout.is_river(i):

@@ -14,6 +14,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from cityweave.synth.noise import CODE_LAYOUT, generator, hash2, value_noise
+from cityweave.synth.styles import STYLES, CityStyle
 
 PITCH_S_M, PITCH_T_M = 98.0, 80.0
 RIVER_PERIOD = 9  # one column of blocks in so many is the river's
@@ -75,10 +76,20 @@ class Layout:
     seed: int
     ground_m: float
     relief_m: float
+    style: str = "mixed"
+
+    @property
+    def look(self) -> CityStyle:
+        return STYLES[self.style]
 
     @property
     def bend(self) -> NDArray[np.float64]:
-        return _bend(self.seed)
+        return _bend(self.seed, self.look.bend)
+
+    @property
+    def pitch_m(self) -> tuple[float, float]:
+        """Of the streets, across and along."""
+        return (PITCH_S_M * self.look.pitch[0], PITCH_T_M * self.look.pitch[1])
 
     def to_xy(self, s: float, t: float) -> NDArray[np.float64]:
         return np.array(from_frame(float(s), float(t), self.bend))
@@ -87,10 +98,10 @@ class Layout:
         return to_frame(float(x), float(y), self.bend)  # type: ignore[no-any-return]
 
     def line_s(self, i: int) -> float:
-        return PITCH_S_M * (i + 0.24 * (hash2(i, 0, self.seed + 11) - 0.5))
+        return self.pitch_m[0] * (i + 0.24 * (hash2(i, 0, self.seed + 11) - 0.5))
 
     def line_t(self, j: int) -> float:
-        return PITCH_T_M * (j + 0.24 * (hash2(j, 1, self.seed + 12) - 0.5))
+        return self.pitch_m[1] * (j + 0.24 * (hash2(j, 1, self.seed + 12) - 0.5))
 
     def width_s(self, i: int) -> float:
         """Kerb to kerb: every fourth street is an avenue."""
@@ -115,7 +126,8 @@ class Layout:
         flat_x, flat_y = np.ascontiguousarray(x).ravel(), np.ascontiguousarray(y).ravel()
         if flat_x.size:
             s0, s1 = _reach(flat_x, flat_y, self.bend)
-            rivers = _river_lines(self, int(s0 // PITCH_S_M) - 4, int(s1 // PITCH_S_M) + 4)
+            pitch_m = self.pitch_m[0]
+            rivers = _river_lines(self, int(s0 // pitch_m) - 4, int(s1 // pitch_m) + 4)
             _relief(flat_x, flat_y, self.bend, rivers, self.ground_m, self.relief_m, self.seed, out)
         return out.reshape(x.shape)
 
@@ -130,10 +142,11 @@ class Layout:
 
     def blocks_in(self, xmin: float, ymin: float, xmax: float, ymax: float) -> list[tuple[int, int]]:
         corners = [self.to_st(x, y) for x in (xmin, xmax) for y in (ymin, ymax)]
-        i0 = int(min(c[0] for c in corners) // PITCH_S_M) - 2
-        i1 = int(max(c[0] for c in corners) // PITCH_S_M) + 2
-        j0 = int(min(c[1] for c in corners) // PITCH_T_M) - 2
-        j1 = int(max(c[1] for c in corners) // PITCH_T_M) + 2
+        pitch_s, pitch_t = self.pitch_m
+        i0 = int(min(c[0] for c in corners) // pitch_s) - 2
+        i1 = int(max(c[0] for c in corners) // pitch_s) + 2
+        j0 = int(min(c[1] for c in corners) // pitch_t) - 2
+        j1 = int(max(c[1] for c in corners) // pitch_t) + 2
         return [(i, j) for j in range(j0, j1 + 1) for i in range(i0, i1 + 1)]
 
 
@@ -149,11 +162,11 @@ def _river_column(seed: int) -> int:
 
 
 @lru_cache(maxsize=8)
-def _bend(seed: int) -> NDArray[np.float64]:
+def _bend(seed: int, share: float) -> NDArray[np.float64]:
     """cos, sin of the turn; two amplitudes; two wave numbers; two phases."""
     rng = generator(seed, CODE_LAYOUT, 0)
     angle = np.radians(rng.uniform(9.0, 24.0)) * rng.choice([-1.0, 1.0])
-    amplitudes, waves = rng.uniform(9.0, 15.0, 2), 2 * np.pi / rng.uniform([750.0, 380.0], [950.0, 520.0])
+    amplitudes, waves = rng.uniform(9.0, 15.0, 2) * share, 2 * np.pi / rng.uniform([750.0, 380.0], [950.0, 520.0])
     return np.concatenate([[np.cos(angle), np.sin(angle)], amplitudes, waves, rng.uniform(0.0, 2 * np.pi, 2)])
 
 

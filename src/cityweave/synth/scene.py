@@ -115,6 +115,7 @@ class Builder:
     trees: list[tuple[float, ...]] = field(default_factory=list)
     paint: list[tuple[NDArray[np.float64], int]] = field(default_factory=list)
     current: int = 0
+    tone: tuple[float, float, float] = (1.0, 1.0, 1.0)  # of what buildings are made of
 
     def new_object(self) -> int:
         self.current += 1
@@ -131,7 +132,10 @@ class Builder:
         rgb: tuple[float, float, float],
         seed: int,
     ) -> int:
-        self.patches.append((start[0], start[1], along[0], along[1], z0, height, length, style, *rgb, seed))
+        toned = [
+            min(0.92, value * share) if share != 1.0 else value for value, share in zip(rgb, self.tone, strict=True)
+        ]
+        self.patches.append((start[0], start[1], along[0], along[1], z0, height, length, style, *toned, seed))
         self.owners.append(self.current)
         return len(self.patches) - 1
 

@@ -67,7 +67,7 @@ def require_restorer(refine: RefineConfig) -> None:
             "wrote, or no such key for the weights that come with cityweave"
         )
     if refine.restorer == "flux":
-        importlib.import_module(RESTORERS["flux"][0]).model_folder(refine.model)
+        importlib.import_module(RESTORERS["flux"][0]).base_folder(refine.model)
 
 
 def open_restorer(refine: RefineConfig, device: str) -> Restorer:

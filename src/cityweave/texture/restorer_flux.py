@@ -19,7 +19,8 @@ from torch import nn
 from torch.nn import functional
 
 from cityweave.config import RefineConfig
-from cityweave.errors import DataError, MissingCapability
+from cityweave.errors import DataError
+from cityweave.io.pipelines import load_part, model_folder
 from cityweave.io.weights import fill_model, load_tensors
 from cityweave.texture.restorer import Rendered
 
@@ -32,22 +33,19 @@ _ADAPTED = ("to_q", "to_k", "to_v", "to_out.0", "proj_out")  # layers that get m
 _SHARE_HELD = 0.6  # of a GPU's free memory that weights may take; beyond, blocks come and go
 
 
+def base_folder(model: str) -> Path:
+    return model_folder(model, PARTS, "a FLUX.1 model")
+
+
 class FluxBase:
     """What is never trained here; a network and its running average have one between them."""
 
     def __init__(self, model: str, dtype: torch.dtype = torch.float32) -> None:
         from diffusers import AutoencoderKL, FluxTransformer2DModel
 
-        folder = model_folder(model)
+        folder = base_folder(model)
         classes = dict(zip(PARTS, (AutoencoderKL, FluxTransformer2DModel), strict=True))
-        loaded: dict[str, Any] = {}
-        for part, kind in classes.items():
-            try:
-                loaded[part] = kind.from_pretrained(
-                    folder, subfolder=part, torch_dtype=dtype, use_safetensors=True, local_files_only=True
-                )
-            except (OSError, ValueError, RuntimeError, TypeError) as error:
-                raise DataError(f"{folder / part} can't be read as {kind.__name__}: {error}") from None
+        loaded = {part: load_part(folder, part, kind, dtype) for part, kind in classes.items()}
         self.vae, self.transformer = (loaded[part].eval().requires_grad_(False) for part in PARTS)
         self._placed = False
         self.added = nn.ModuleDict()  # matrices of the network that computes at present
@@ -178,29 +176,6 @@ def _windows(size: int) -> list[slice]:
 def _fade(size: int, device: str) -> torch.Tensor:
     from_end = torch.arange(size, device=device) + 1
     return (torch.minimum(from_end, from_end.flip(0)) / OVERLAP_PX).clamp(max=1)
-
-
-def model_folder(model: str) -> Path:
-    """The folder of a model: `model` itself, or where the hub's cache on this machine has it."""
-    folder = Path(model)
-    if not folder.is_dir():
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-        try:
-            folder = Path(snapshot_download(model, local_files_only=True))
-        except (HFValidationError, LocalEntryNotFoundError, HfHubHTTPError, OSError):
-            raise MissingCapability(
-                f"the model {model} is neither a folder nor in the hub's cache here; accepted: a folder with "
-                f"{' and '.join(PARTS)}, or a hub id after: hf download {model} --include 'vae/*' 'transformer/*'"
-            ) from None
-    for part in PARTS:
-        if not (folder / part / "config.json").is_file():
-            raise MissingCapability(f"{folder} has no {part}/config.json; accepted: the folder of a FLUX.1 model")
-        if not any((folder / part).glob("*.safetensors")):
-            found = "only a pickle, which could run code" if any((folder / part).glob("*.bin")) else "no weights"
-            raise DataError(f"{folder / part} holds {found}; accepted: weights as .safetensors")
-    return folder
 
 
 def load_flux(path: Path, base: FluxBase) -> FluxRestorer:

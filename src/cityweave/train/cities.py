@@ -6,15 +6,27 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cityweave.aoi import REFERENCE, TERRAIN, Aoi
 from cityweave.errors import ConfigError, DataError
-from cityweave.grid import CellGrid
+from cityweave.grid import Box, CellGrid
+from cityweave.io.resample import area_mean, known_mean, picture_of
 from cityweave.manifest import Manifest, Run, content_hash
-from cityweave.train.recipe import Cities, DataSettings, PublicCities, RunCities, SyntheticCities
+from cityweave.train.recipe import (
+    Cities,
+    DataSettings,
+    ModelCities,
+    PictureCity,
+    PublicCities,
+    RunCities,
+    SyntheticCities,
+)
+
+if TYPE_CHECKING:
+    from cityweave.synth.aerial import Aerial
 
 CODE_CITY = 203
 MIN_SHARE = 0.05  # a tile that knows less of its ground than this is left out
@@ -39,14 +51,21 @@ class Source:
 
 
 def sources(settings: DataSettings, split: str) -> Iterator[Source]:
-    cities: Cities = getattr(settings, split)
+    return sources_of(getattr(settings, split), settings.gsd_m)
+
+
+def sources_of(cities: Cities, gsd_m: float) -> Iterator[Source]:
     for number, group in enumerate(cities.synthetic):
         for seed in group.seeds:
-            yield _synthetic(group, number, seed, settings.gsd_m)
+            yield _synthetic(group, number, seed, gsd_m)
+    for number, model in enumerate(cities.models):
+        yield _of_model(model, number, gsd_m)
     for number, run in enumerate(cities.runs):
-        yield from _tiles_of(run, number, settings.gsd_m)
+        yield from _tiles_of(run, number, gsd_m)
+    for number, picture in enumerate(cities.pictures):
+        yield _of_picture(picture, number, gsd_m)
     for number, public in enumerate(cities.public):
-        yield from _places_of(public, number, settings.gsd_m)
+        yield from _places_of(public, number, gsd_m)
 
 
 def _synthetic(group: SyntheticCities, number: int, seed: int, gsd_m: float) -> Source:
@@ -56,16 +75,38 @@ def _synthetic(group: SyntheticCities, number: int, seed: int, gsd_m: float) -> 
         for name in ("sun_azimuth_deg", "sun_elevation_deg", "off_nadir_deg", "gain", "relief_m", "max_height_m")
     }
     look["lean_azimuth_deg"] = round(float(rng.uniform(0.0, 360.0)), 3)
+    look["style"] = group.styles[seed % len(group.styles)]
     recipe = {"synthetic": seed, "side_m": group.side_m, "gsd_m": gsd_m, **look}
 
     def make() -> City:
         from cityweave.synth.aerial import AerialLook, aerial_city
 
-        aerial = aerial_city(seed, group.side_m, gsd_m, AerialLook(**look))
-        height = aerial.dsm - aerial.dtm
-        return City(aerial.rgb, height, aerial.seen & np.isfinite(height), 255.0)
+        return _of_aerial(aerial_city(seed, group.side_m, gsd_m, AerialLook(**look)))
 
     return Source(f"synthetic-{seed}", ("synthetic", number), recipe, make)
+
+
+def _of_model(city: ModelCities, number: int, gsd_m: float) -> Source:
+    recipe = city.model_dump(mode="json", exclude={"weight", "model"}) | {"gsd_m": gsd_m}
+    if city.model.is_file():
+        recipe["sha256"] = content_hash(city.model)
+
+    def make() -> City:
+        from cityweave.synth.aerial import AerialLook, aerial_model
+
+        look = AerialLook(
+            sun_azimuth_deg=city.sun_azimuth_deg,
+            sun_elevation_deg=city.sun_elevation_deg,
+            off_nadir_deg=city.off_nadir_deg,
+        )
+        return _of_aerial(aerial_model(city.model, city.crs, Box(*city.bounds_m), city.seed, gsd_m, look))
+
+    return Source(f"{city.model.name.partition('.')[0]}-{city.seed}", ("models", number), recipe, make)
+
+
+def _of_aerial(aerial: Aerial) -> City:
+    height = aerial.dsm - aerial.dtm
+    return City(aerial.rgb, height, aerial.seen & np.isfinite(height), 255.0)
 
 
 def _tiles_of(cities: RunCities, number: int, gsd_m: float) -> Iterator[Source]:
@@ -88,6 +129,14 @@ def _tiles_of(cities: RunCities, number: int, gsd_m: float) -> Iterator[Source]:
             return city_of_aoi(aoi, name, gsd_m)
 
         yield Source(f"{city}-{path.parent.name}", ("runs", number), recipe, make)
+
+
+def _of_picture(city: PictureCity, number: int, gsd_m: float) -> Source:
+    from cityweave.train.layouts import Place, city_of_place
+
+    place = Place(city.name, city.picture, city.surface, city.ground, city.above, city.crs)
+    recipe = {"files": {path.name: content_hash(path) for path in place.files if path.is_file()}, "gsd_m": gsd_m}
+    return Source(city.name, ("pictures", number), recipe, partial(city_of_place, place, gsd_m, gsd_m))
 
 
 def _places_of(cities: PublicCities, number: int, gsd_m: float) -> Iterator[Source]:
@@ -115,11 +164,9 @@ def city_of_aoi(aoi: Aoi, ortho: str, gsd_m: float) -> City:
     """A tile with its halo; its reference may be any surface model, its terrain any model of the ground."""
     layer = aoi.ortho(ortho)
     grid = CellGrid.covering(aoi.extent, gsd_m)
-    share = area_mean(layer.valid[None].astype(np.float32), layer.grid, grid)[0]
-    bands = picture(layer.image, f"{aoi.path}: {ortho}")
+    bands = picture_of(layer.image, f"{aoi.path}: {ortho}")
     white = 255.0 if bands.dtype == np.uint8 else float(np.percentile(bands[:, layer.valid], 99.8))
-    known = np.where(layer.valid, bands, 0).astype(np.float32)
-    rgb = area_mean(known, layer.grid, grid) / np.maximum(share, 1e-6)
+    rgb, share = known_mean(bands, layer.valid, layer.grid, grid)
     heights = [_on_grid(aoi, name, grid) for name in (REFERENCE, TERRAIN)]
     height = (heights[0] - heights[1]).astype(np.float32)
     valid = np.isfinite(height) & (share > 0.999)
@@ -139,29 +186,3 @@ def _on_grid(aoi: Aoi, layer: str, grid: CellGrid) -> np.ndarray:
     share = area_mean(known[None].astype(np.float32), own, grid)[0]
     mean = area_mean(np.where(known, heights, 0)[None].astype(np.float64), own, grid)[0]
     return np.where(share > 0.999, mean / np.maximum(share, 1e-6), np.nan)
-
-
-def picture(bands: np.ndarray, where: str) -> np.ndarray:
-    """Three bands of whatever came: the first three, or one three times."""
-    if bands.shape[0] == 1:
-        return np.repeat(bands, 3, axis=0)
-    if bands.shape[0] < 3:
-        raise DataError(f"{where} has {bands.shape[0]} bands; accepted: 1 (grey), or 3 and more (red, green, blue)")
-    return bands[:3]
-
-
-def area_mean(values: np.ndarray, own: CellGrid, grid: CellGrid) -> np.ndarray:
-    """[band, y, x] on `own` to `grid`, weighted by the ground that cells share; beyond `own` counts as zero."""
-    rows = _overlap(own.row0, own.rows, own.gsd_m, grid.row0, grid.rows, grid.gsd_m)[::-1, ::-1]
-    cols = _overlap(own.col0, own.cols, own.gsd_m, grid.col0, grid.cols, grid.gsd_m)
-    return np.stack([rows @ band @ cols.T for band in values])
-
-
-def _overlap(start: int, count: int, cell: float, new_start: int, new_count: int, new_cell: float) -> np.ndarray:
-    """[new, old], sparse: share of each new cell that an old one covers."""
-    from scipy.sparse import csr_array
-
-    low = (np.arange(new_start, new_start + new_count) * new_cell)[:, None]
-    old = (np.arange(start, start + count) * cell)[None]
-    shared = np.minimum(low + new_cell, old + cell) - np.maximum(low, old)
-    return csr_array(np.maximum(shared, 0.0) / new_cell)

@@ -13,6 +13,8 @@ TRAINING = Path("training")
 EXECUTOR_NAMES = ("none", "local", "slurm")
 TASK_HELP = {
     "heights": "height above ground from one RGB window, by a small U-Net",
+    "height_vae": "the autoencoder of pictures and relative heights that cityscale is made on",
+    "cityscale": "height above ground from one RGB window, by latent diffusion and a head for the scale",
     "restorer": "pictures of a textured city made to look like the city, by a small U-Net",
 }
 

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from pydantic import Field
 
 from cityweave.errors import ConfigError
 from cityweave.train.packs import Pack
+from cityweave.train.recipe import DataSettings
 
 TRIES = 8  # draws of a place before one that is hardly known is taken
 
@@ -30,6 +32,42 @@ class Change:
     contrast: float = 0.2
     noise: float = 0.01
     turn: bool = True
+    tint: float = 0.0
+    saturation: float = 0.0
+    gamma: float = 0.0
+
+    def colours(self, rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """[3, y, x] as another sensor, haze or season may show it."""
+        if self.gamma:
+            rgb = 2 * np.clip((rgb + 1) / 2, 0, 1) ** np.float32(np.exp(self.gamma * rng.uniform(-1, 1))) - 1
+        if self.saturation:
+            grey = rgb.mean(axis=0, keepdims=True)
+            rgb = grey + np.float32(1 + self.saturation * rng.uniform(-1, 1)) * (rgb - grey)
+        contrast = 1 + self.contrast * rng.uniform(-1, 1)
+        brightness = self.brightness * rng.uniform(-1, 1)
+        if self.tint:
+            gains = 1 + self.tint * rng.uniform(-1, 1, (3, 1, 1)).astype(np.float32)
+            rgb = (rgb + 1) * gains - 1
+        noise = self.noise * rng.standard_normal(rgb.shape, dtype=np.float32)
+        return (rgb * np.float32(contrast) + np.float32(brightness) + noise).astype(np.float32)
+
+
+class WindowData(DataSettings):
+    """Windows of a picture, drawn and changed."""
+
+    window_px: int = Field(128, ge=16, multiple_of=16, description="side of a window")
+    validation_windows: int = Field(128, ge=1, description="at most, spread over the validation cities")
+    brightness: float = Field(0.2, ge=0, description="how far a window is made lighter or darker; black to white is 2")
+    contrast: float = Field(0.2, ge=0, lt=1, description="how far contrast is changed, relative")
+    noise: float = Field(0.01, ge=0, description="standard deviation of noise that is added")
+    turn: bool = Field(True, description="turn by quarters and mirror")
+    tint: float = Field(0.0, ge=0, lt=1, description="how far each colour is strengthened or weakened, relative")
+    saturation: float = Field(0.0, ge=0, le=1, description="how far colours are brought nearer to grey or away from it")
+    gamma: float = Field(0.0, ge=0, le=1, description="logarithm of how far dark and light are bent")
+
+    @property
+    def change(self) -> Change:
+        return Change(self.brightness, self.contrast, self.noise, self.turn, self.tint, self.saturation, self.gamma)
 
 
 def check_windows(packs: Sequence[Pack], window_px: int) -> None:
@@ -66,10 +104,7 @@ class Sampler:
         if self._change.turn:
             quarters, mirrored = int(rng.integers(4)), bool(rng.integers(2))
             rgb, height, valid = (_turned(a, quarters, mirrored) for a in (rgb, height, valid))
-        contrast = 1 + self._change.contrast * rng.uniform(-1, 1)
-        brightness = self._change.brightness * rng.uniform(-1, 1)
-        noise = self._change.noise * rng.standard_normal(rgb.shape, dtype=np.float32)
-        return (rgb * np.float32(contrast) + np.float32(brightness) + noise).astype(np.float32), height, valid
+        return self._change.colours(rgb, rng), height, valid
 
 
 def cut(pack: Pack, top: int, left: int, side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,11 +12,10 @@ from pydantic import Field
 from cityweave.config import Section
 from cityweave.errors import DataError
 from cityweave.io.weights import fill_model, load_tensors
-from cityweave.train.data import Change, Sampler, check_windows, lattice
+from cityweave.train.data import Sampler, WindowData, check_windows, lattice
 from cityweave.train.loop import Batch
 from cityweave.train.models.height_unet import HeightUNet
 from cityweave.train.packs import TrainingData, make_data, open_data
-from cityweave.train.recipe import DataSettings
 from cityweave.train.settings import TrainSettings
 
 __all__ = ["HeightSettings", "HeightTask", "load_height_unet", "make_data", "open_data"]
@@ -26,6 +25,8 @@ KIND = "height_unet"
 
 class HeightModel(Section):
     width: int = Field(24, ge=2, le=256, description="channels of the first level; the others have 2, 3 and 4 times")
+    fold: Literal[2, 4] = Field(2, description="pixels on a side that are one cell of the first level")
+    start: Path | None = Field(None, description="weights to go on from, a .safetensors file; default: drawn anew")
 
 
 class HeightLoss(Section):
@@ -35,19 +36,10 @@ class HeightLoss(Section):
     log: float = Field(1.0, ge=0, description="mean difference of log(1 + height), in which low things count, too")
 
 
-class HeightData(DataSettings):
-    window_px: int = Field(128, ge=16, multiple_of=16, description="side of a window")
-    validation_windows: int = Field(128, ge=1, description="at most, spread over the validation cities")
-    brightness: float = Field(0.2, ge=0, description="how far a window is made lighter or darker; black to white is 2")
-    contrast: float = Field(0.2, ge=0, lt=1, description="how far contrast is changed, relative")
-    noise: float = Field(0.01, ge=0, description="standard deviation of noise that is added")
-    turn: bool = Field(True, description="turn by quarters and mirror")
-
-
 class HeightSettings(TrainSettings):
     model: HeightModel = HeightModel()
     loss: HeightLoss = HeightLoss()
-    data: HeightData
+    data: WindowData
 
 
 class HeightTask:
@@ -56,13 +48,18 @@ class HeightTask:
     def __init__(self, settings: HeightSettings) -> None:
         self.settings = settings
         self.data: TrainingData = open_data(settings.data)
-        d = settings.data
-        change = Change(d.brightness, d.contrast, d.noise, d.turn)
-        self._sampler = Sampler(self.data.train, d.window_px, change)
-        check_windows(self.data.validation, d.window_px)
+        self._sampler = Sampler(self.data.train, settings.data.window_px, settings.data.change)
+        check_windows(self.data.validation, settings.data.window_px)
+        start = settings.model.start
+        self._start_m: float = load_tensors(start)[1]["start_m"] if start else self.data.mean_height_m
 
     def model(self) -> HeightUNet:
-        return HeightUNet(self.settings.model.width, self.data.mean_height_m)
+        chosen = self.settings.model
+        model = HeightUNet(chosen.width, self._start_m, chosen.fold)
+        if chosen.start:
+            fill_model(model, load_tensors(chosen.start)[0], chosen.start)
+        laid_out: HeightUNet = model.to(memory_format=torch.channels_last)
+        return laid_out
 
     def batch(self, rng: np.random.Generator, size: int) -> Batch:
         windows = self._sampler.draw(rng, size)
@@ -95,7 +92,8 @@ class HeightTask:
         return {
             "kind": KIND,
             "width": self.settings.model.width,
-            "start_m": self.data.mean_height_m,
+            "fold": self.settings.model.fold,
+            "start_m": self._start_m,
             "gsd_m": self.data.gsd_m,
             "colours": "red, green, blue; black -1, white 1",
         }
@@ -121,6 +119,6 @@ def load_height_unet(path: Path) -> tuple[HeightUNet, dict[str, Any]]:
     tensors, card = load_tensors(path)
     if card.get("kind") != KIND:
         raise DataError(f"{path} holds weights of {card.get('kind', 'an unknown network')!r}; accepted: {KIND!r}")
-    model = HeightUNet(card["width"], card["start_m"])
+    model = HeightUNet(card["width"], card["start_m"], card["fold"])
     fill_model(model, tensors, path)
     return model.eval(), card

@@ -18,7 +18,8 @@ from cityweave.dsm.ground import ground_heights
 from cityweave.errors import DataError
 from cityweave.grid import Box, CellGrid
 from cityweave.io.raster import footprint, horizontal_crs, open_raster, read_as_float, warp_heights, warp_to_grid
-from cityweave.train.cities import City, area_mean, picture
+from cityweave.io.resample import area_mean, picture_of
+from cityweave.train.cities import City
 
 _BRIGHT = 99.8  # percentile that is shown as white where a picture isn't 8 bit
 
@@ -144,7 +145,7 @@ def _on_earth(place: Place, gsd_m: float) -> City:
         crs = horizontal_crs(dataset, place.crs).to_wkt()
     grid = CellGrid.covering(_box(heights, place.crs), gsd_m)
     shown = warp_to_grid(place.rgb, grid, crs, upsampling="cubic", declared_crs=place.crs)
-    bands = picture(shown.native(), str(place.rgb))
+    bands = picture_of(shown.native(), str(place.rgb))
     surface = warp_heights(heights, grid, crs, declared_crs=place.crs)
     if place.above is not None:
         height = surface
@@ -176,7 +177,7 @@ def _nowhere(place: Place, gsd_m: float, own_gsd_m: float) -> City:
     known = np.isfinite(height) & seen
     share = area_mean(known[None].astype(np.float32), own, grid)[0]
     whole = np.maximum(share, 1e-6)
-    rgb = area_mean(np.where(known, picture(pixels, str(place.rgb)), 0).astype(np.float32), own, grid) / whole
+    rgb = area_mean(np.where(known, picture_of(pixels, str(place.rgb)), 0).astype(np.float32), own, grid) / whole
     above = area_mean(np.where(known, height, 0)[None].astype(np.float64), own, grid)[0] / whole
     bands = np.clip(np.rint(rgb), 0, 255).astype(np.uint8) if dtype == np.uint8 else rgb
     return _city(bands, above, share > 0.999)

@@ -38,6 +38,7 @@ class Pack:
     valid: np.ndarray  # (y, x)
     white: float
     mean_height_m: float
+    highest_m: float
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -187,4 +188,11 @@ def open_data(settings: DataSettings, *, thorough: bool = False) -> TrainingData
 
 def _open(folder: Path, card: dict[str, Any], weight: float) -> Pack:
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS}
-    return Pack(card["name"], weight, **arrays, white=card["white"], mean_height_m=card["mean_height_m"])
+    return Pack(
+        card["name"],
+        weight,
+        **arrays,
+        white=card["white"],
+        mean_height_m=card["mean_height_m"],
+        highest_m=card["highest_m"],
+    )

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from cityweave.config import Section
+from cityweave.config import BoundsM, Section
+from cityweave.synth.styles import STYLES
 
 Range = tuple[float, float]
 
@@ -18,6 +19,7 @@ class SyntheticCities(Section):
     first_seed: int = Field(ge=0, description="the cities are those of this seed and the ones after it")
     count: int = Field(ge=1, description="how many")
     side_m: int = Field(384, ge=64, le=4096, multiple_of=2, description="side of a city's square")
+    styles: tuple[str, ...] = Field(("mixed",), min_length=1, description="kinds of cities, in turn")
     sun_azimuth_deg: Range = Field((100.0, 260.0), description="from")
     sun_elevation_deg: Range = Field((30.0, 70.0), description="above the horizon")
     off_nadir_deg: Range = Field((0.0, 12.0), description="how far roofs lean; 0 is a true orthophoto")
@@ -26,9 +28,29 @@ class SyntheticCities(Section):
     max_height_m: Range = Field((25.0, 120.0), description="tallest building that may be built")
     weight: float = Field(1.0, ge=0, description="how often they are drawn, relative to their ground")
 
+    @field_validator("styles")
+    @classmethod
+    def _known(cls, styles: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := [style for style in styles if style not in STYLES]:
+            raise ValueError(f"there is no style {', '.join(unknown)}; accepted: {', '.join(STYLES)}")
+        return styles
+
     @property
     def seeds(self) -> range:
         return range(self.first_seed, self.first_seed + self.count)
+
+
+class ModelCities(Section):
+    """A city model in a file, photographed as the synthetic cities are: real buildings under made-up roofs."""
+
+    model: Path = Field(description="CityJSON, OBJ or GLB")
+    crs: str = Field(description="projected CRS in metres that it is photographed in")
+    bounds_m: BoundsM = Field(description="xmin, ymin, xmax, ymax of what is shown")
+    seed: int = Field(ge=0, description="of colours and light")
+    sun_azimuth_deg: float = Field(150.0, description="from")
+    sun_elevation_deg: float = Field(50.0, gt=5, le=90, description="above the horizon")
+    off_nadir_deg: float = Field(0.0, ge=0, le=30, description="how far roofs lean; 0 is a true orthophoto")
+    weight: float = Field(1.0, ge=0, description="how often it is drawn, relative to its ground")
 
 
 class RunCities(Section):
@@ -37,6 +59,24 @@ class RunCities(Section):
     run: Path = Field(description="such as results/mycity; its ingest is done")
     ortho: str | None = Field(None, description="name of the orthophoto; needed where there are several")
     weight: float = Field(1.0, ge=0, description="how often it is drawn, relative to its ground")
+
+
+class PictureCity(Section):
+    """One picture with heights: of the surface and the ground, or above the ground."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
+    picture: Path
+    above: Path | None = Field(None, description="heights above ground")
+    surface: Path | None = Field(None, description="heights of the surface, where `above` isn't there")
+    ground: Path | None = Field(None, description="heights of the ground; default: estimated from the surface")
+    crs: str | None = Field(None, description="CRS to assume when the files name none")
+    weight: float = Field(1.0, ge=0, description="how often it is drawn, relative to its ground")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> PictureCity:
+        if (self.above is None) == (self.surface is None):
+            raise ValueError("exactly one of above and surface is needed")
+        return self
 
 
 class PublicCities(Section):
@@ -50,13 +90,17 @@ class PublicCities(Section):
 
 class Cities(Section):
     synthetic: tuple[SyntheticCities, ...] = ()
+    models: tuple[ModelCities, ...] = ()
     runs: tuple[RunCities, ...] = ()
+    pictures: tuple[PictureCity, ...] = ()
     public: tuple[PublicCities, ...] = ()
 
     @model_validator(mode="after")
     def _not_empty(self) -> Cities:
-        if not self.synthetic and not self.runs and not self.public:
-            raise ValueError("no city; accepted: `synthetic` cities, `runs`, `public` sets, or several of them")
+        if not (self.synthetic or self.models or self.runs or self.pictures or self.public):
+            raise ValueError(
+                "no city; accepted: `synthetic` cities, `models`, `runs`, `pictures`, `public` sets, or several of them"
+            )
         return self
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 TASKS: dict[str, tuple[str, str, str]] = {
     "heights": ("cityweave.train.heights", "HeightSettings", "HeightTask"),
+    "height_vae": ("cityweave.train.height_vae", "VaeSettings", "VaeTask"),
+    "cityscale": ("cityweave.train.cityscale", "CityScaleSettings", "CityScaleTask"),
     "restorer": ("cityweave.train.restorer", "RestorerSettings", "RestorerTask"),
 }
 

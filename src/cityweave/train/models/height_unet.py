@@ -26,25 +26,25 @@ def _groups(channels: int) -> int:
 
 
 class HeightUNet(nn.Module):
-    """[b, 3, y, x] colours about 0 to [b, y, x] metres above ground; y and x are multiples of 16.
+    """[b, 3, y, x] colours about 0 to [b, y, x] metres above ground; y and x are multiples of 8 x `fold`.
 
     The network says log(1 + height), from `start_m` on: its last layer is zero at first, so an untrained network says
-    `start_m` everywhere. It works at half the resolution, where a window costs a quarter.
+    `start_m` everywhere. It works at 1/`fold` of the resolution: with 2 a window costs a quarter.
     """
 
-    def __init__(self, width: int = 24, start_m: float = 4.0) -> None:
+    def __init__(self, width: int = 24, start_m: float = 4.0, fold: int = 2) -> None:
         super().__init__()
         self.start = math.log1p(start_m)
         sizes = [width * depth for depth in DEPTHS]
-        self.stem = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, sizes[0], 3, padding=1))
+        self.stem = nn.Sequential(nn.PixelUnshuffle(fold), nn.Conv2d(3 * fold**2, sizes[0], 3, padding=1))
         self.down = nn.ModuleList(_Block(sizes[max(0, level - 1)], size, 2) for level, size in enumerate(sizes))
         self.up = nn.ModuleList(
             _Block(sizes[level + 1] + sizes[level], sizes[level], 1) for level in reversed(range(len(sizes) - 1))
         )
         self.pool = nn.AvgPool2d(2)
         self.grow = nn.Upsample(scale_factor=2, mode="nearest")
-        self.head = nn.Conv2d(sizes[0], 4, 1)
-        self.full = nn.PixelShuffle(2)
+        self.head = nn.Conv2d(sizes[0], fold**2, 1)
+        self.full = nn.PixelShuffle(fold)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 

@@ -1,0 +1,95 @@
+"""The cityscale job: heights above ground of the windows that a tile owns, each predicted once for all neighbours."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from cityweave import gpu
+from cityweave.aoi import Aoi
+from cityweave.cityscale.weights import SHIPPED, read_card
+from cityweave.errors import ConfigError, DataError
+from cityweave.grid import CellGrid, Tile
+from cityweave.io.resample import known_mean, picture_of
+from cityweave.manifest import Manifest, Products, Run, run_job
+from cityweave.plan import city_tiles, cityscale_halo_m, cityscale_rings
+from cityweave.windows import Prediction, Window, owned, write_predictions
+
+LEAST_KNOWN = 0.01  # share of a window that a picture must show
+MOST_COARSE = 1.5  # times the cell that a network was trained at
+
+
+def run(run: Run, tile: Tile) -> None:
+    known = set(city_tiles(run.config))
+    around = [other for other in tile.ring(cityscale_rings(run.config)) if other in known]
+    inputs = {f"ingest/{other.name}": run.manifest_path("ingest", other) for other in around}
+    settings = run.config.cityscale
+    if settings.weights:
+        inputs["weights"] = settings.weights
+
+    def work(products: Products) -> None:
+        gsd_m = float(read_card(settings.weights or SHIPPED)["gsd_m"])
+        size_px = round(settings.window_m / gsd_m)
+        windows = owned(tile, known, size_px, gsd_m, cityscale_halo_m(run.config))
+        aois = [aoi for other in around if (aoi := _aoi(run, other))]
+        predicted, left_out = _predict(run, windows, aois, gsd_m)
+        with products.path("windows", ".zarr") as path:
+            write_predictions(path, predicted)
+        products.notes |= {"windows": [each.window.name for each in predicted], "left_out": left_out}
+
+    run_job(run, "cityscale", work, tile=tile, inputs=inputs)
+
+
+def _aoi(run: Run, tile: Tile) -> Aoi | None:
+    manifest = Manifest.read(run.manifest_path("ingest", tile))
+    return None if manifest.quarantined else Aoi(manifest.product("aoi"))
+
+
+def _predict(run: Run, windows: list[Window], aois: list[Aoi], gsd_m: float) -> tuple[list[Prediction], list[str]]:
+    settings = run.config.cityscale
+    pictures = [(window, *picture_in(aois, settings.ortho, window.grid)) for window in windows]
+    shown = [each for each in pictures if each[2].mean() >= LEAST_KNOWN]
+    if not shown:
+        return [], [f"{window.name}: the picture shows nothing of it" for window in windows]
+    from cityweave.cityscale.predict import open_predictor
+
+    predictor = open_predictor(settings.weights, gpu.in_use())
+    predicted = []
+    for window, picture, seen in shown:
+        metres, sigma = predictor.heights(picture, partial(window.noise, run.config.seed), settings.samples)
+        predicted.append(Prediction(window, *(np.where(seen, each, np.nan) for each in (metres, sigma))))
+    dark = [window.name for window, _, seen in pictures if seen.mean() < LEAST_KNOWN]
+    return predicted, [f"{name}: the picture shows nothing of it" for name in dark]
+
+
+def picture_in(aois: list[Aoi], ortho: str | None, grid: CellGrid) -> tuple[np.ndarray, np.ndarray]:
+    """[3, y, x] float32 in -1..1 out of several tiles' stores, and where it is known; elsewhere its own mean."""
+    total = np.zeros((3, *grid.shape), np.float32)
+    seen = np.zeros(grid.shape, bool)
+    for aoi in aois:
+        if not aoi.extent.intersects(grid.box) or not aoi.orthos:
+            continue
+        layer = aoi.ortho(ortho_name(aoi, ortho))
+        if layer.grid.gsd_m > MOST_COARSE * grid.gsd_m:
+            raise DataError(
+                f"the orthophoto {layer.name} has cells of {layer.grid.gsd_m:g} m, the network was trained at "
+                f"{grid.gsd_m:g} m; accepted: up to {MOST_COARSE * grid.gsd_m:g} m"
+            )
+        bands = picture_of(layer.image, f"{aoi.path}: {layer.name}")
+        colours, share = known_mean(bands, layer.valid, layer.grid, grid)
+        new = (share > 0.999) & ~seen
+        black, white = layer.attributes.get("black_white", (0.0, 255.0))
+        total[:, new] = ((colours[:, new] - black) * (2 / (white - black)) - 1).clip(-1, 1)
+        seen |= new
+    if seen.any():
+        total[:, ~seen] = total[:, seen].mean(axis=1, keepdims=True)
+    return total, seen
+
+
+def ortho_name(aoi: Aoi, wanted: str | None) -> str:
+    there = aoi.orthos
+    name = wanted or (there[0] if len(there) == 1 else None)
+    if name not in there:
+        raise ConfigError(f"{aoi.path} has the orthophotos {', '.join(there)}; accepted: cityscale.ortho names one")
+    return name
