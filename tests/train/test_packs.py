@@ -211,9 +211,9 @@ def _corner() -> np.ndarray:
 
 
 def test_draws_depend_on_their_generator_alone(values: dict[str, Any]) -> None:
-    from cityweave.train.heights import HeightData
+    from cityweave.train.data import WindowData
 
-    packs = open_data(HeightData.model_validate(values["data"])).train
+    packs = open_data(WindowData.model_validate(values["data"])).train
     sampler = Sampler(packs, 32, Change())
     first = sampler.draw(np.random.default_rng([1, 2]), 3)
     sampler.draw(np.random.default_rng([5]), 2)
@@ -225,9 +225,9 @@ def test_draws_depend_on_their_generator_alone(values: dict[str, Any]) -> None:
 
 
 def test_picture_and_height_turn_together(values: dict[str, Any]) -> None:
-    from cityweave.train.heights import HeightData
+    from cityweave.train.data import WindowData
 
-    packs = open_data(HeightData.model_validate(values["data"])).train
+    packs = open_data(WindowData.model_validate(values["data"])).train
     windows = Sampler(packs, 32, Change(0, 0, 0)).draw(np.random.default_rng(4), 16)
     grey = (windows.rgb.mean(axis=1) + 1) * 127.5
     expected = np.clip(40 + 6 * windows.height_m, 0, 255)
@@ -235,9 +235,9 @@ def test_picture_and_height_turn_together(values: dict[str, Any]) -> None:
 
 
 def test_lattice_covers_each_window_once(values: dict[str, Any]) -> None:
-    from cityweave.train.heights import HeightData
+    from cityweave.train.data import WindowData
 
-    packs = open_data(HeightData.model_validate(values["data"])).validation
+    packs = open_data(WindowData.model_validate(values["data"])).validation
     batches = list(lattice(packs, 32, 100, 4))
     assert [len(batch.rgb) for batch in batches] == [4, 4, 1]
     whole = np.concatenate([batch.height_m for batch in batches]).sum()

@@ -199,7 +199,9 @@ class CityScaleTask:
         chosen, window_px = self.settings.model, self.settings.data.window_px
         model = CityScale(self._backbone, chosen.head, self._start_m, chosen.attached)
         colours = "red, green, blue; black -1, white 1"
-        return {**model.card(), "gsd_m": self.data.gsd_m, "window_px": window_px, "colours": colours}
+        facts = {"gsd_m": self.data.gsd_m, "window_px": window_px, "colours": colours}
+        highest_m = round(max(pack.highest_m for pack in self.data.train), 2)
+        return {**model.card(), **facts, "highest_m": highest_m, "mean_height_m": round(self.data.mean_height_m, 3)}
 
     def _lattice(self) -> Iterator[Windows]:
         d = self.settings.data
