@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "cityweave"
 # A module may import from lower levels; stages may not import each other.
 LEVELS = [
     {"errors"},
-    {"config", "cores", "grid", "codehash", "gpu", "fetched", "machine", "packs", "profiles", "rpc"},
+    {"config", "cores", "grid", "lattice", "codehash", "gpu", "fetched", "machine", "packs", "profiles", "rpc"},
     {"plan", "cameras", "mesh", "rpc_torch"},
     {"manifest"},
     {"aoi", "io", "status", "adopt", "windows"},
@@ -28,6 +28,7 @@ LEVELS = [
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 WITHIN_LEVEL = {
     ("config", "grid"),
+    ("lattice", "grid"),
     ("plan", "config"),
     ("io", "aoi"),
     ("aoi", "io"),

@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from cityweave.config import Config, MergeConfig, OrthoSource, RasterSource, Sou
 from cityweave.errors import ConfigError, DataError, MissingCapability
 from cityweave.fetched import fetched_grid
 from cityweave.grid import DIVISIONS, Box, CellGrid, Tile, rings_for, tiles_covering
+from cityweave.lattice import owned, owner, windows_over
 from cityweave.profiles import read_values
 
 # What a stage's result depends on, beside its inputs. A rule's params and a job's manifest hold just this.
@@ -35,6 +36,7 @@ STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
     "report": ("city", "report"),
 }
 TILES_WORTH_A_WORKER = 16
+LATTICE_PX = 2  # the lattice of windows is one of metres: to place them, any number of pixels will do
 _PER_TILE = ("ingest", "cityscale", "dsm", "geometry", "texture")
 # Keys of a section that say where its work is done: products come out the same, so a change reruns nothing.
 _PLACE_OF_WORK: dict[str, tuple[str, ...]] = {"merge": ("workers", "cluster", "slurm")}
@@ -290,9 +292,20 @@ def cityscale_halo_m(config: Config) -> float:
     return halos_m(config)["geometry"] + fusing_reach_m(config)
 
 
-def cityscale_rings(config: Config) -> int:
-    """Rings of neighbours whose pictures a tile's windows show, and whose windows show its ground."""
-    return rings_for(config.cityscale.window_m + cityscale_halo_m(config), config.tiles.size_m)
+def pictured_tiles(config: Config, tile: Tile, city: Collection[Tile]) -> list[Tile]:
+    """The tile and those whose pictures its windows show."""
+    window_m, halo_m = config.cityscale.window_m, cityscale_halo_m(config)
+    boxes = [window.grid.box for window in owned(tile, city, LATTICE_PX, window_m / LATTICE_PX, halo_m)]
+    near = tile.ring(rings_for(window_m + halo_m, tile.size_m))
+    return [t for t in near if t == tile or (t in city and any(t.core.intersects(box) for box in boxes))]
+
+
+def predicting_tiles(config: Config, tile: Tile, city: Collection[Tile]) -> list[Tile]:
+    """Those whose windows show the ground that a tile's height model asks for."""
+    window_m, halo_m = config.cityscale.window_m, cityscale_halo_m(config)
+    needed = windows_over(tile.core.grow(halo_m), LATTICE_PX, window_m / LATTICE_PX)
+    owners = {owner(window, city, tile.size_m, tile.shift_m, halo_m) for window in needed}
+    return sorted((each for each in owners if each is not None), key=lambda each: (each.j, each.i))
 
 
 def stereo_rings(config: Config) -> int:

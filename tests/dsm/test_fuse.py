@@ -9,7 +9,8 @@ import numpy as np
 from cityweave.config import DsmConfig
 from cityweave.dsm.fuse import FILLED, MEASURED, PREDICTED, Predicted, aligned, blended, fused, mosaic
 from cityweave.grid import Box, CellGrid
-from cityweave.windows import Prediction, Window, windows_over, write_predictions
+from cityweave.io.predictions import Prediction, write_predictions
+from cityweave.lattice import Window, windows_over
 
 GRID = CellGrid(-40, 24, 480, 400, 0.5)
 

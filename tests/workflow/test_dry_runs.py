@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("torch", reason="make setup EXTRAS=models")
+
 from cityweave.plan import city_tiles, load_config, novel_rings, rendered_rings, texture_rings, tile_manifests
+from tests.cityscale.tiny import small_weights
 
 from .conftest import Workflow
 
@@ -121,3 +124,31 @@ def test_a_manifest_that_is_gone_is_made_again(tmp_path: Path, mini_values: dict
     pretend_done(workflow, values)
     (workflow.folder / middle(workflow, values) / "texture.json").unlink()
     assert workflow.planned() == {"texture": 1, "merge_city": 1, "evaluate": 1, "report": 1, "verdict": 1}
+
+
+def test_fused_heights_reach_as_far_as_their_windows(tmp_path: Path, mini_values: dict) -> None:
+    """Windows of 64 m over tiles of 64 m, that begin every 32 m."""
+    weights = small_weights(tmp_path / "tiny.safetensors")
+    values = seven(mini_values) | {
+        "dsm": {"method": "fused", "align_m": 16},
+        "cityscale": {"weights": str(weights), "window_m": 64},
+    }
+    os.utime(weights, (1_600_000_000, 1_600_000_000))  # older than what is pretended to be done
+    workflow = Workflow(tmp_path, values)
+    tiles = SIDE * SIDE
+    per_tile = dict.fromkeys(("ingest", "stereo", "cityscale", "fuse", "fit", "mesh", "texture"), tiles)
+    assert workflow.planned() == {"synth": 1, "survey": 1} | per_tile | CITY_JOBS
+    pretend_done(workflow, values)
+    jobs = workflow.planned("--forcerun", f"{middle(workflow, values)}/ingest.json")
+    # windows that begin in the tile, or in the ones west and south of it, show it; tiles up to a ring and another
+    # window away ask for one of those
+    assert (jobs["ingest"], jobs["stereo"], jobs["cityscale"], jobs["fuse"]) == (1, 1, 4, 25)
+    packed = Workflow(tmp_path / "packed", values | {"workflow": {"pack": {"tiles": 10}}}).planned()
+    assert all(sum(name.startswith(f"{rule}_") for name in packed) == 5 for rule in ("stereo", "cityscale", "fuse"))
+
+
+def test_heights_of_a_picture_alone_are_not_measured(tmp_path: Path, mini_values: dict) -> None:
+    weights = small_weights(tmp_path / "tiny.safetensors")
+    values = seven(mini_values) | {"dsm": {"method": "cityscale"}, "cityscale": {"weights": str(weights)}}
+    jobs = Workflow(tmp_path, values).planned()
+    assert "stereo" not in jobs and jobs["cityscale"] == jobs["fuse"] == SIDE * SIDE

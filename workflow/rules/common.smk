@@ -12,11 +12,12 @@ from cityweave.plan import (
     base_folder,
     canonical_json,
     city_tiles,
-    cityscale_rings,
     load_config,
     local_workers,
     novel_name,
     novel_rings,
+    pictured_tiles,
+    predicting_tiles,
     rendered_rings,
     resolved_sources,
     run_folder,
@@ -50,6 +51,7 @@ except CityweaveError as error:
 RUN = str(run_folder(CONFIG))
 BASE = str(base_folder(CONFIG))
 TILES = {tile.name: tile for tile in city_tiles(CONFIG)}
+CITY = set(TILES.values())
 
 
 def write_resolved_config():
@@ -86,13 +88,17 @@ def all_tiles(name):
     return [tile_manifest(name, tile) for tile in TILES]
 
 
+def known_tile(name):
+    if name not in TILES:
+        raise WorkflowError(f"{name} is not in the city; it has {', '.join(list(TILES)[:4])} ...")
+    return TILES[name]
+
+
 def around(name, rings):
     """Input function: a manifest of the tile and of its neighbours that belong to the city."""
 
     def manifests(wildcards):
-        if wildcards.tile not in TILES:
-            raise WorkflowError(f"{wildcards.tile} is not in the city; it has {', '.join(list(TILES)[:4])} ...")
-        ring = TILES[wildcards.tile].ring(rings)
+        ring = known_tile(wildcards.tile).ring(rings)
         return [tile_manifest(name, tile.name) for tile in ring if tile.name in TILES]
 
     return manifests
@@ -170,7 +176,8 @@ def ingest_input(wildcards):
 
 
 def cityscale_input(wildcards):
-    return around("ingest", cityscale_rings(CONFIG))(wildcards) + CITYSCALE_WEIGHTS
+    tiles = pictured_tiles(CONFIG, known_tile(wildcards.tile), CITY)
+    return [tile_manifest("ingest", tile.name) for tile in tiles] + CITYSCALE_WEIGHTS
 
 
 def measure_input(wildcards):
@@ -179,7 +186,8 @@ def measure_input(wildcards):
 
 def predict_input(wildcards):
     measured = around("stereo", stereo_rings(CONFIG))(wildcards) if CONFIG.dsm.method == "fused" else []
-    return [measure_input(wildcards), *measured, *around("cityscale", cityscale_rings(CONFIG))(wildcards)]
+    predicting = predicting_tiles(CONFIG, known_tile(wildcards.tile), CITY)
+    return [measure_input(wildcards), *measured, *(tile_manifest("cityscale", tile.name) for tile in predicting)]
 
 
 def fit_input(wildcards):

@@ -11,10 +11,11 @@ from cityweave.aoi import Aoi
 from cityweave.cityscale.weights import SHIPPED, read_card
 from cityweave.errors import ConfigError, DataError
 from cityweave.grid import CellGrid, Tile
+from cityweave.io.predictions import Prediction, write_predictions
 from cityweave.io.resample import known_mean, picture_of
+from cityweave.lattice import Window, owned
 from cityweave.manifest import Manifest, Products, Run, run_job
-from cityweave.plan import city_tiles, cityscale_halo_m, cityscale_rings
-from cityweave.windows import Prediction, Window, owned, write_predictions
+from cityweave.plan import city_tiles, cityscale_halo_m, pictured_tiles
 
 LEAST_KNOWN = 0.01  # share of a window that a picture must show
 MOST_COARSE = 1.5  # times the cell that a network was trained at
@@ -22,7 +23,7 @@ MOST_COARSE = 1.5  # times the cell that a network was trained at
 
 def run(run: Run, tile: Tile) -> None:
     known = set(city_tiles(run.config))
-    around = [other for other in tile.ring(cityscale_rings(run.config)) if other in known]
+    around = pictured_tiles(run.config, tile, known)
     inputs = {f"ingest/{other.name}": run.manifest_path("ingest", other) for other in around}
     settings = run.config.cityscale
     if settings.weights:

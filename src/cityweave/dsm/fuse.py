@@ -16,8 +16,9 @@ import numpy as np
 
 from cityweave.config import DsmConfig
 from cityweave.grid import Box, CellGrid
+from cityweave.io.predictions import read_predictions
 from cityweave.io.resample import known_mean
-from cityweave.windows import fade, read_predictions
+from cityweave.lattice import fade
 
 NONE, MEASURED, FILLED, PREDICTED = range(4)  # what `source` says of a cell
 REACH = 1.5  # of a node, in spacings

@@ -28,10 +28,10 @@ from cityweave.io.resample import known_mean
 from cityweave.manifest import Manifest, Products, Run, run_job
 from cityweave.plan import (
     city_tiles,
-    cityscale_rings,
     dsm_box,
     fusing_reach_m,
     halos_m,
+    predicting_tiles,
     stereo_rings,
     vertical_grid,
 )
@@ -88,7 +88,7 @@ def predict(run: Run, tile: Tile) -> None:
     """Predicted heights on terrain, or measured and predicted heights fused."""
     config, known = run.config, set(city_tiles(run.config))
     ingest = run.manifest_path("ingest", tile)
-    seen = [other for other in tile.ring(cityscale_rings(config)) if other in known]
+    seen = predicting_tiles(config, tile, known)
     inputs = {"ingest": ingest} | {f"cityscale/{t.name}": run.manifest_path("cityscale", t) for t in seen}
     beside = [other for other in tile.ring(stereo_rings(config)) if other in known]
     if config.dsm.method == "fused":

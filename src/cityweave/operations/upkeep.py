@@ -6,20 +6,23 @@ Both ask the same question of the same graph: which jobs are still to be done, a
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cityweave.grid import DIVISIONS, Tile
+from cityweave.config import Config
+from cityweave.grid import DIVISIONS, Tile, rings_for
 from cityweave.manifest import Run, is_whole, pruned_marker, remove, write_json
 from cityweave.plan import (
     CITY_MANIFESTS,
     city_tiles,
-    cityscale_rings,
+    cityscale_halo_m,
     novel_name,
     novel_rings,
+    pictured_tiles,
+    predicting_tiles,
     rendered_rings,
     stereo_rings,
     texture_name,
@@ -28,6 +31,7 @@ from cityweave.plan import (
 )
 
 PRUNED_STAGES = ("ingest", "stereo", "cityscale", "dsm", *(f"sdf_{division}" for division in DIVISIONS))
+_Reads = Callable[[Config, Tile, Collection[Tile]], list[Tile]]
 # Only these may go: everything else is handed over, or named by what is handed over.
 _INTERMEDIATE = {*PRUNED_STAGES, "synth"}
 
@@ -83,13 +87,13 @@ class Upkeep:
         elif unit.name == "ingest":
             method = self.run.config.dsm.method
             if method != "stereo":
-                yield from self._around("cityscale", tile, cityscale_rings(self.run.config))
-            yield Unit("stereo" if method == "fused" else "dsm", tile)
-            yield from (*(Unit(name, tile) for name in self.textures), Unit("evaluate"))
+                yield from self._who("cityscale", tile, pictured_tiles)
+            yield from [Unit("stereo", tile)] if method == "fused" else []
+            yield from (Unit("dsm", tile), *(Unit(name, tile) for name in self.textures), Unit("evaluate"))
         elif unit.name == "stereo":
             yield from self._around("dsm", tile, stereo_rings(self.run.config))
         elif unit.name == "cityscale":
-            yield from self._around("dsm", tile, cityscale_rings(self.run.config))
+            yield from self._who("dsm", tile, predicting_tiles)
         elif unit.name == "dsm":
             yield from (Unit(f"sdf_{division}", tile) for division in DIVISIONS)
             yield Unit("merge_heights")
@@ -110,6 +114,12 @@ class Upkeep:
             )
         elif unit.name == "texture":
             yield from (Unit("merge_city"), Unit("evaluate"))
+
+    def _who(self, name: str, tile: Tile, read: _Reads) -> Iterator[Unit]:
+        """Of the tiles that may, those that do read this one."""
+        config = self.run.config
+        rings = rings_for(2 * (config.cityscale.window_m + cityscale_halo_m(config)), config.tiles.size_m)
+        yield from (u for u in self._around(name, tile, rings) if u.tile and tile in read(config, u.tile, self.members))
 
     def _around(self, name: str, tile: Tile, rings: int) -> Iterator[Unit]:
         yield from (Unit(name, other) for other in tile.ring(rings) if other in self.members)

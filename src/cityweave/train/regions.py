@@ -16,10 +16,10 @@ import numpy as np
 from pydantic import Field
 
 from cityweave.config import Section
+from cityweave.lattice import Window, fade
 from cityweave.train.cities import City, sources_of
 from cityweave.train.recipe import Cities
 from cityweave.train.settings import read_yaml, validated
-from cityweave.windows import Window, fade
 
 BANDS_M = (0.0, 2.0, 10.0, 25.0, 60.0, 1000.0)  # of true height
 TALL_M = 60.0

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cityweave.grid import Box, Tile
-from cityweave.windows import Prediction, Window, fade, owned, owner, read_predictions, windows_over, write_predictions
+from cityweave.io.predictions import Prediction, read_predictions, write_predictions
+from cityweave.lattice import Window, fade, owned, owner, windows_over
 
 SIZE_PX, GSD_M, HALO_M = 64, 0.5, 12.0
 

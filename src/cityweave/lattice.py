@@ -1,20 +1,16 @@
-"""Windows on a lattice of the whole plane: each has one owner, and every tile finds those that show its ground.
-
-What is predicted of them lies in a Zarr group a tile: `metres` and `sigma`, both (window, y, x), and their places.
-"""
+"""Windows on a lattice of the whole plane: each has one owner, and every tile finds those that show its ground."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from cityweave.grid import Box, CellGrid, Tile
-from cityweave.io import cf
+
+if TYPE_CHECKING:
+    import numpy as np
 
 CODE_WINDOW = 301
 _SHIFT = 2**31  # places may be negative, seeds may not
@@ -40,6 +36,8 @@ class Window:
 
     def noise(self, seed: int, sample: int, shape: tuple[int, ...]) -> np.ndarray:
         """What its prediction starts from: its own, whichever tile asks."""
+        import numpy as np
+
         rng = np.random.default_rng([seed, CODE_WINDOW, self.i + _SHIFT, self.j + _SHIFT, sample])
         return rng.standard_normal(shape, dtype=np.float32)
 
@@ -70,38 +68,8 @@ def owned(tile: Tile, tiles: Collection[Tile], size_px: int, gsd_m: float, halo_
 
 def fade(size_px: int) -> np.ndarray:
     """[y, x] how much a window counts: most in its middle, least at its rim, with its neighbours 1 everywhere."""
+    import numpy as np
+
     side = np.minimum(np.arange(size_px) + 0.5, size_px - np.arange(size_px) - 0.5) / (size_px / 2)
     weight: np.ndarray = np.outer(side, side).astype(np.float32)
     return weight
-
-
-@dataclass(frozen=True)
-class Prediction:
-    window: Window
-    metres: np.ndarray  # (y, x) above ground, NaN where the picture shows nothing
-    sigma: np.ndarray
-
-
-def write_predictions(path: Path, predictions: list[Prediction]) -> None:
-    import zarr
-
-    lattice: dict[str, Any] = {"places": [[each.window.i, each.window.j] for each in predictions]}
-    if predictions:
-        lattice |= {"size_px": predictions[0].window.size_px, "gsd_m": predictions[0].window.gsd_m}
-    root = zarr.create_group(path, attributes=lattice)
-    for name in ("metres", "sigma"):
-        if predictions:
-            layers = np.stack([getattr(each, name) for each in predictions]).astype(np.float32)
-            cf.write_array(root, name, layers, ("window", "y", "x"), {"units": "m"}, fill_value=np.nan)
-
-
-def read_predictions(path: Path) -> list[Prediction]:
-    import zarr
-
-    root: Any = zarr.open_group(path, mode="r")
-    places = root.attrs["places"]
-    layers = [root[name][:] for name in ("metres", "sigma")] if places else []
-    return [
-        Prediction(Window(i, j, root.attrs["size_px"], root.attrs["gsd_m"]), *(each[number] for each in layers))
-        for number, (i, j) in enumerate(places)
-    ]
