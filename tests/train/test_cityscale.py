@@ -140,7 +140,6 @@ def test_what_is_refused(own: dict[str, Any], tmp_path: Path) -> None:
             CityScaleTask(validated(CityScaleSettings, own | changes, "test"))
 
     refused(ConfigError, "there is no head 'fnp'; accepted: mlp_latent", model=own["model"] | {"head": "fnp"})
-    refused(ConfigError, "small needs vae", model={"kind": "small"})
     refused(ConfigError, "base names what marigold begins with", model=own["model"] | {"base": "x"})
     refused(ConfigError, "accepted by this backbone: multiples of 32", data=own["data"] | {"window_px": 48})
     other = small_weights(tmp_path / "other.safetensors")

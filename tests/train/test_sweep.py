@@ -13,6 +13,7 @@ import yaml
 from cityweave.errors import ConfigError, MissingCapability
 from cityweave.train.commands import TASK_HELP
 from cityweave.train.launch import GONE_S, POLL_S, wait_for_jobs
+from cityweave.train.regions import read_regions
 from cityweave.train.runs import PlannedRun
 from cityweave.train.settings import parse_assignment, with_value
 from cityweave.train.sweep import Sweep, expand, read_sweep
@@ -172,19 +173,23 @@ def test_waiting_judges_by_results_and_queue(tmp_path: Path) -> None:
 def test_committed_configurations_are_valid() -> None:
     for file in sorted((ROOT / "config/train").glob("*.yaml")):
         if file.stem.endswith("_sweep"):
-            base = yaml.safe_load(file.with_name(file.name.replace("_sweep", "")).read_text())
+            task = file.stem.partition("_")[0]
+            base = yaml.safe_load(file.with_name(f"{task}.yaml").read_text())
             for change in expand(read_sweep(file)):
                 values = base
                 for key, value in change.items():
                     values = with_value(values, key, value)
-                settings_of(file.stem.removesuffix("_sweep"), values, str(file))
+                settings_of(task, values, str(file))
+        elif file.stem == "regions":
+            read_regions(file)
         else:
             settings_of(file.stem, yaml.safe_load(file.read_text()), str(file))
 
 
-def test_configuration_names_every_key() -> None:
-    settings = settings_of("heights", yaml.safe_load((ROOT / "config/train/heights.yaml").read_text()), "heights")
-    given = yaml.safe_load((ROOT / "config/train/heights.yaml").read_text())
+@pytest.mark.parametrize("name", ["heights", "height_vae", "cityscale"])
+def test_configuration_names_every_key(name: str) -> None:
+    given = yaml.safe_load((ROOT / f"config/train/{name}.yaml").read_text())
+    settings = settings_of(name, given, name)
     for section, values in settings.model_dump().items():
         if isinstance(values, dict):
             assert set(given[section]) == set(values), section

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from cityweave.cityscale.backbone import denoise, noised
 from cityweave.cityscale.heads import HEADS
 from cityweave.cityscale.model import CityScale
 from cityweave.cityscale.small import SmallBackbone
+from cityweave.cityscale.weights import SHIPPED
 from cityweave.config import Section
 from cityweave.errors import ConfigError, DataError
 from cityweave.io.weights import fill_model, load_tensors
@@ -33,7 +35,7 @@ CODE_VALIDATION = 204  # of the noise that validation starts from
 class CityScaleModel(Section):
     kind: Literal["small", "marigold"] = Field("small", description="small: ours; marigold: of a folder or hub id")
     width: int = Field(48, ge=8, le=512, multiple_of=8, description="small: channels of the U-Net's first level")
-    vae: Path | None = Field(None, description="small: what cityweave train height_vae wrote")
+    vae: Path | None = Field(None, description="small: what cityweave train height_vae wrote; default: ours")
     base: str | None = Field(None, description="marigold: a folder with unet/, vae/ and scheduler/, or a hub id")
     head: str = Field("fpn", description="what says the scale: " + ", ".join(HEADS))
     attached: bool = Field(True, description="whether what is wrong in metres is taught to the backbone, too")
@@ -45,8 +47,6 @@ class CityScaleModel(Section):
             raise ValueError(f"there is no head {self.head!r}; accepted: {', '.join(HEADS)}")
         if (self.kind == "marigold") != (self.base is not None):
             raise ValueError("base names what marigold begins with: accepted with kind: marigold, and only with it")
-        if self.kind == "small" and self.vae is None:
-            raise ValueError("small needs vae, the weights that cityweave train height_vae wrote")
         return self
 
 
@@ -55,6 +55,9 @@ class CityScaleLoss(Section):
 
     denoising: float = Field(1.0, ge=0, description="squared difference of velocities in the latents")
     metres: float = Field(1.0, ge=0, description="mean difference in metres, in one step from noise")
+    one_step: float = Field(
+        0.5, gt=0, le=1, description="share of the windows that are predicted in one step; the rest is denoised only"
+    )
     spread: float = Field(0.2, ge=0, description="of the expected error, which is taught to nothing but its own layer")
 
 
@@ -106,12 +109,15 @@ class CityScaleTask:
 
             assert chosen.base is not None
             return MarigoldBackbone.from_folder(chosen.base)
-        assert chosen.vae is not None
-        tensors, card = load_tensors(chosen.vae)
+        tensors, card = load_tensors(chosen.vae or SHIPPED)
+        if chosen.vae is None:
+            of_vae = "backbone.vae."
+            tensors = {name.removeprefix(of_vae): t for name, t in tensors.items() if name.startswith(of_vae)}
+            card = {"kind": VAE_KIND, "width": card["vae_width"], "channels": card["channels"]}
         if card.get("kind") != VAE_KIND:
             raise DataError(f"model.vae: {chosen.vae} holds {card.get('kind')!r}; accepted: {VAE_KIND!r}")
         backbone = SmallBackbone(chosen.width, card["width"], card["channels"])
-        fill_model(backbone.vae, tensors, chosen.vae)
+        fill_model(backbone.vae, tensors, chosen.vae or SHIPPED)
         return backbone
 
     def _mean_scale(self) -> float:
@@ -140,8 +146,7 @@ class CityScaleTask:
         }
 
     def losses(self, model: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
-        """Half of the windows, and one more of an odd number, are predicted in one step from noise alone; the other
-        half is denoised from times between."""
+        """Some windows are predicted in one step from noise alone; the others are denoised from times between."""
         assert isinstance(model, CityScale)
         backbone, weights = model.backbone, self.settings.loss
         height, valid = batch["height_m"].float(), batch["valid"].float()
@@ -152,21 +157,21 @@ class CityScaleTask:
                 relative = height * valid / model.scale_of(height, valid)[:, None, None]
                 target = backbone.encode_relative(relative).float()
         seen, target, noise = seen.float(), target.float(), batch["noise"]
-        half = (len(height) + 1) // 2
-        far = model(seen[:half], noise[:half], torch.ones(half, device=seen.device))
-        off = [(far.denoised.velocity + target[:half]) ** 2]
-        if half < len(height):
-            time = batch["time"][half:]
-            noisy, velocity = noised(backbone, target[half:], noise[half:], time)
-            near = denoise(backbone, seen[half:], noisy, time)
+        count = math.ceil(weights.one_step * len(height))
+        far = model(seen[:count], noise[:count], torch.ones(count, device=seen.device))
+        off = [(far.denoised.velocity + target[:count]) ** 2]
+        if count < len(height):
+            time = batch["time"][count:]
+            noisy, velocity = noised(backbone, target[count:], noise[count:], time)
+            near = denoise(backbone, seen[count:], noisy, time)
             off.append((near.velocity - velocity) ** 2)
-        wrong = (far.metres - height[:half]).abs()
-        known = valid[:half].sum().clamp(min=1.0)
+        wrong = (far.metres - height[:count]).abs()
+        known = valid[:count].sum().clamp(min=1.0)
         unlikely = torch.log(far.spread) + wrong.detach() / far.spread
         return {
             "denoising": weights.denoising * torch.cat(off).mean(),
-            "metres": weights.metres * (wrong * valid[:half]).sum() / known,
-            "spread": weights.spread * (unlikely * valid[:half]).sum() / known,
+            "metres": weights.metres * (wrong * valid[:count]).sum() / known,
+            "spread": weights.spread * (unlikely * valid[:count]).sum() / known,
         }
 
     def validate(self, model: torch.nn.Module, device: str) -> dict[str, float]:

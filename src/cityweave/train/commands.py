@@ -40,6 +40,10 @@ def add_train(commands: argparse._SubParsersAction) -> None:  # type: ignore[typ
             help=f"default: ${DEVICE_VARIABLE}, or auto",
         )
         command.set_defaults(call=_train, task=task)
+    regions = what.add_parser("regions", help="score trained heights in cities of several regions")
+    regions.add_argument("--config", type=Path, default=Path("config/train/regions.yaml"), metavar="FILE")
+    regions.add_argument("--to", type=Path, default=TRAINING / "regions", metavar="FOLDER")
+    regions.set_defaults(call=_regions)
     results = what.add_parser("results", help="gather the figures of all runs into one table")
     results.add_argument("folder", type=Path, metavar="FOLDER", help="such as training/heights")
     results.set_defaults(call=_results)
@@ -93,6 +97,16 @@ def _train(arguments: argparse.Namespace) -> None:
     finally:
         text = gather(folder)
     print(text)
+
+
+def _regions(arguments: argparse.Namespace) -> None:
+    from cityweave.fetched import use_compiled_kernels
+
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    use_compiled_kernels()
+    from cityweave.train.regions import evaluate, read_regions, write
+
+    print(write(evaluate(read_regions(arguments.config)), arguments.to))
 
 
 def _results(arguments: argparse.Namespace) -> None:

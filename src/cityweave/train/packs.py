@@ -66,7 +66,13 @@ def _recipe(settings: DataSettings) -> dict[str, Any]:
         for groups in values[split].values():
             for group in groups:
                 del group["weight"]
-    return values
+    return _without_empty(values)
+
+
+def _without_empty(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Data stay what they are when another kind of cities can be named."""
+    splits = {split: {kind: groups for kind, groups in recipe[split].items() if groups} for split in SPLITS}
+    return recipe | splits
 
 
 def _weight(settings: DataSettings, split: str, group: list[Any]) -> float:
@@ -160,7 +166,7 @@ def _check_recipe(folder: Path, settings: DataSettings) -> dict[str, Any]:
         raise DataError(f"{folder} holds no training data ({error}); make them: cityweave train data") from None
     if index.get("format") != FORMAT:
         raise DataError(f"{folder}: format {index.get('format')} of training data; accepted: {FORMAT}; make them anew")
-    if changed := differences(index["recipe"], _recipe(settings), "data"):
+    if changed := differences(_without_empty(index["recipe"]), _recipe(settings), "data"):
         raise ConfigError(
             f"{folder} was made of another recipe ({'; '.join(changed[:5])}); accepted: the same one, or another "
             "data.folder"
