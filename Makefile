@@ -9,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest
 SLURM := $(shell PATH=$$PATH:/usr/sbin:/usr/local/sbin command -v slurmctld 2>/dev/null)
 space := $(subst ,, )
 # models (torch), published (geometry as published), metrics (ST-LPIPS), hpc (SLURM, submitit, dask), pipelines, gpu; a comma between them.
-EXTRAS ?= $(subst $(space),$(comma),$(strip $(if $(filter test test-cluster,$(MAKECMDGOALS)),published metrics pipelines) $(if $(SLURM),hpc)))
+EXTRAS ?= $(subst $(space),$(comma),$(strip $(if $(filter test test-cluster,$(MAKECMDGOALS)),published metrics pipelines,models) $(if $(SLURM),hpc)))
 INSTALLED := $(VENV)/.installed$(if $(EXTRAS),-$(EXTRAS))
 WHEELS := $(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null)
 

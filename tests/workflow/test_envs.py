@@ -7,6 +7,7 @@ import tomllib
 from importlib.metadata import distribution
 from pathlib import Path
 
+import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -26,11 +27,12 @@ def pins() -> dict[str, str]:
     return {canonicalize_name(r.name): str(r.specifier) for r in lines if not r.marker or r.marker.evaluate(PYTHON)}
 
 
-def needed() -> set[str]:
+def needed(*extras: str) -> set[str]:
     """Everything that the stages import, from the project's dependencies down."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     found: set[str] = set()
-    queue = [Requirement(text) for text in project["dependencies"]]
+    named = [project["dependencies"], *(project["optional-dependencies"][extra] for extra in extras)]
+    queue = [Requirement(text) for texts in named for text in texts]
     while queue:
         requirement = queue.pop()
         name = canonicalize_name(requirement.name)
@@ -46,11 +48,14 @@ def needed() -> set[str]:
     return found
 
 
-def test_conda_environment_is_in_step_with_the_constraints() -> None:
-    environment = yaml.safe_load((ROOT / "workflow" / "envs" / "cpu.yaml").read_text())
+@pytest.mark.parametrize(("name", "extras"), [("cpu", ()), ("models", ("models",))])
+def test_conda_environment_is_in_step_with_the_constraints(name: str, extras: tuple[str, ...]) -> None:
+    if extras:
+        pytest.importorskip("torch", reason="make setup EXTRAS=models")
+    environment = yaml.safe_load((ROOT / "workflow" / "envs" / f"{name}.yaml").read_text())
     (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
-    expected = [f"{name}{pins()[name]}" for name in sorted(needed())]
-    assert pip == expected, "workflow/envs/cpu.yaml should list:\n" + "\n".join(f"      - {line}" for line in expected)
+    expected = [f"{package}{pins()[package]}" for package in sorted(needed(*extras))]
+    assert pip == expected, f"{name}.yaml should list:\n" + "\n".join(f"      - {line}" for line in expected)
 
 
 def test_image_and_conda_use_one_python() -> None:

@@ -13,7 +13,7 @@ if CONFIG.dsm.method != "stereo":
             benchmark:
                 f"{RUN}/benchmarks/cityscale/{{tile}}.jsonl"
             conda:
-                "../envs/cpu.yaml"
+                "../envs/models.yaml"
             threads: 1
             params:
                 run=run_of,
@@ -39,7 +39,7 @@ if CONFIG.dsm.method != "stereo":
                 benchmark:
                     f"{RUN}/benchmarks/cityscale/{tiles[0]}.jsonl"
                 conda:
-                    "../envs/cpu.yaml"
+                    "../envs/models.yaml"
                 threads: 1
                 resources:
                     **requested("cityscale"),

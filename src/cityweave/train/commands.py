@@ -82,12 +82,14 @@ def _train(arguments: argparse.Namespace) -> None:
     from cityweave.train.runs import plan_training, prepare
     from cityweave.train.sweep import expand, read_sweep
     from cityweave.train.tasks import open_data, settings_of
+    from cityweave.train.watching import require_watching
 
     values = _values(arguments)
     sweep = read_sweep(arguments.sweep) if arguments.sweep else None
     if sweep:
         values |= {"name": sweep.name}
     settings: Any = settings_of(arguments.task, values, str(arguments.config))
+    require_watching(settings.wandb)
     data = open_data(arguments.task, settings)
     folder = arguments.to / settings.name
     training = plan_training(arguments.task, values, expand(sweep) if sweep else [{}], folder, data.digest)

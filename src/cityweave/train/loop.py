@@ -23,6 +23,7 @@ from cityweave.errors import CityweaveError
 from cityweave.train.checkpoint import latest_checkpoint, save_checkpoint
 from cityweave.train.settings import CheckpointSettings, LoopSettings
 from cityweave.train.state import TrainState
+from cityweave.train.watching import Send
 
 # Codes of random draws; one that is added later takes a new number.
 CODE_INIT, CODE_BATCH = 201, 202
@@ -111,6 +112,7 @@ class Loop:
     seed: int
     device: str = "cpu"
     requests: Requests = field(default_factory=Requests)
+    send: Send | None = None  # where figures go beside the log
 
     def run(self) -> Outcome:
         fix_arithmetic(self.settings.threads, self.device)
@@ -119,7 +121,7 @@ class Loop:
         saved = latest_checkpoint(self.folder / CHECKPOINTS, self.identity)
         if saved:
             state.restore(saved)
-        log = Log.resume(self.folder / LOG, state.step)
+        log = Log.resume(self.folder / LOG, state.step, self.send)
         log.write(event="start", step=state.step, **_whereabouts())
         before = state.seconds
         started = time.perf_counter()
@@ -204,12 +206,13 @@ class Loop:
 class Log:
     """One line a fact. Lines beyond the step that is gone on from are dropped: each step stands there once."""
 
-    def __init__(self, path: Path, starts: int) -> None:
+    def __init__(self, path: Path, starts: int, send: Send | None = None) -> None:
         self.path = path
         self.starts = starts
+        self._send = send
 
     @staticmethod
-    def resume(path: Path, step: int) -> Log:
+    def resume(path: Path, step: int, send: Send | None = None) -> Log:
         kept = []
         for line in path.read_text().splitlines() if path.exists() else []:
             try:
@@ -221,7 +224,7 @@ class Log:
         aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         aside.write_text("".join(f"{line}\n" for line in kept))
         aside.replace(path)
-        return Log(path, 1 + sum('"event": "start"' in line for line in kept))
+        return Log(path, 1 + sum('"event": "start"' in line for line in kept), send)
 
     def progress(self, state: TrainState, recent: list[dict[str, float]], norm: float) -> None:
         """Means over the updates since the last such line, or since the start of this process."""
@@ -238,6 +241,8 @@ class Log:
     def write(self, **values: Any) -> None:
         with self.path.open("a") as file:
             file.write(json.dumps(values) + "\n")
+        if self._send is not None:
+            self._send(values)
 
 
 def fix_arithmetic(threads: int, device: str) -> None:

@@ -120,6 +120,7 @@ def work(folder: Path, device: str, requests: Requests) -> None:
 def _train(folder: Path, device: str, requests: Requests) -> None:
     from cityweave.io.weights import save_tensors
     from cityweave.train.loop import Loop
+    from cityweave.train.watching import sender
 
     require(device)
     config = read_run(folder)
@@ -136,6 +137,7 @@ def _train(folder: Path, device: str, requests: Requests) -> None:
         settings.seed,
         _torch_device(device),
         requests,
+        sender(settings.wandb, folder, config["hash"], config["settings"]),
     )
     outcome = loop.run()
     figures = {name: round(value, 4) for name, value in outcome.figures.items()}

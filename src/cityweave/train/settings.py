@@ -15,7 +15,7 @@ from cityweave.errors import ConfigError
 from cityweave.plan import canonical_json
 
 # Nothing in these changes a weight: they may differ when a training is gone on with.
-NOT_PART_OF_IDENTITY = ("name", "checkpoints", "local", "slurm")
+NOT_PART_OF_IDENTITY = ("name", "wandb", "checkpoints", "local", "slurm")
 
 
 class LoopSettings(Section):
@@ -72,6 +72,7 @@ class TrainSettings(Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="folder below training/")
     seed: int = Field(0, ge=0, description="every random draw derives from it")
+    wandb: str | None = Field(None, description="project of Weights & Biases that figures are sent to, beside the log")
     loop: LoopSettings = LoopSettings()
     checkpoints: CheckpointSettings = CheckpointSettings()
     local: LocalSettings = LocalSettings()
