@@ -8,8 +8,8 @@ import numpy as np
 
 from cityweave import gpu
 from cityweave.aoi import Aoi
-from cityweave.cityscale.weights import SHIPPED, read_card
-from cityweave.errors import ConfigError, DataError
+from cityweave.cityscale.weights import SHIPPED, check_cells, read_card
+from cityweave.errors import ConfigError
 from cityweave.grid import CellGrid, Tile
 from cityweave.io.predictions import Prediction, write_predictions
 from cityweave.io.resample import known_mean, picture_of
@@ -18,7 +18,6 @@ from cityweave.manifest import Manifest, Products, Run, run_job
 from cityweave.plan import city_tiles, cityscale_halo_m, pictured_tiles
 
 LEAST_KNOWN = 0.01  # share of a window that a picture must show
-MOST_COARSE = 1.5  # times the cell that a network was trained at
 
 
 def run(run: Run, tile: Tile) -> None:
@@ -72,11 +71,7 @@ def picture_in(aois: list[Aoi], ortho: str | None, grid: CellGrid) -> tuple[np.n
         if not aoi.extent.intersects(grid.box) or not aoi.orthos:
             continue
         layer = aoi.ortho(ortho_name(aoi, ortho))
-        if layer.grid.gsd_m > MOST_COARSE * grid.gsd_m:
-            raise DataError(
-                f"the orthophoto {layer.name} has cells of {layer.grid.gsd_m:g} m, the network was trained at "
-                f"{grid.gsd_m:g} m; accepted: up to {MOST_COARSE * grid.gsd_m:g} m"
-            )
+        check_cells(layer.grid.gsd_m, grid.gsd_m, f"the orthophoto {layer.name}")
         bands = picture_of(layer.image, f"{aoi.path}: {layer.name}")
         colours, share = known_mean(bands, layer.valid, layer.grid, grid)
         new = (share > 0.999) & ~seen

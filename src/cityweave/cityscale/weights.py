@@ -9,10 +9,12 @@ from typing import Any
 
 from cityweave.config import Config
 from cityweave.errors import ConfigError, DataError, MissingCapability
+from cityweave.plan import resolved_sources
 
 SHIPPED = Path(__file__).with_name("small.safetensors")
 KIND = "cityscale"
 CARD = "cityweave"
+MOST_COARSE = 1.5  # times the cells that a network was trained at
 MOST_HEADER_B = 100_000_000
 _NEEDED = {"small": ("torch",), "marigold": ("torch", "diffusers")}
 _EXTRA = {"small": "models", "marigold": "pipelines"}
@@ -61,4 +63,33 @@ def require_cityscale(config: Config) -> None:
         raise ConfigError(
             f"cityscale.window_m is {settings.window_m:g}; accepted with these weights: multiples of "
             f"{multiple * card['gsd_m']:g}"
+        )
+    _check_picture(config, float(card["gsd_m"]))
+
+
+def _check_picture(config: Config, trained_gsd_m: float) -> None:
+    """Cells and bands of the orthophoto, where it is there already."""
+    orthos = resolved_sources(config).ortho
+    source = next(ortho for ortho in orthos if config.cityscale.ortho in (None, ortho.name))
+    if config.synth is not None:
+        check_cells(config.synth.ortho_gsd_m, trained_gsd_m, f"the orthophoto {source.name}")
+    elif source.path.is_file():  # what isn't is refused with the other sources
+        from cityweave.io.raster import native_gsd_m, open_raster, picture_bands
+
+        gsd_m = source.gsd_m or native_gsd_m(source.path, config.city.crs, source.crs)
+        check_cells(gsd_m, trained_gsd_m, str(source.path))
+        with open_raster(source.path) as dataset:
+            if len(picture_bands(dataset)) == 2:
+                raise DataError(
+                    f"{source.path} has 2 bands; accepted: 1 (grey), or 3 and more, of which the first three are red, "
+                    "green and blue"
+                )
+
+
+def check_cells(gsd_m: float, trained_gsd_m: float, where: str) -> None:
+    """Finer cells are averaged; coarser ones don't hold what the network looks for."""
+    if gsd_m > MOST_COARSE * trained_gsd_m:
+        raise DataError(
+            f"{where} has cells of {gsd_m:.3g} m, the network was trained at {trained_gsd_m:g} m; accepted: up to "
+            f"{MOST_COARSE * trained_gsd_m:g} m"
         )

@@ -1,0 +1,107 @@
+"""Pictures of windows out of several tiles' stores: what is known of them, whatever the picture is like."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="make setup EXTRAS=models")
+
+from cityweave.aoi import INVALID, Aoi, AoiWriter, compound_crs_wkt
+from cityweave.cityscale.job import _predict, picture_in
+from cityweave.cityscale.weights import require_cityscale
+from cityweave.errors import ConfigError, DataError
+from cityweave.grid import CellGrid, Tile
+from cityweave.lattice import Window
+from cityweave.manifest import Run
+from cityweave.plan import load_config
+from tests.cityscale.tiny import small_weights
+
+WEST, EAST = Tile(0, 0, 64), Tile(1, 0, 64)
+WINDOW = Window(0, 0, 256, 0.5)  # both tiles, and as much north of them
+
+
+def store(path: Path, tile: Tile, value: float, dtype: type = np.uint8, bands: int = 3, gsd_m: float = 0.5, **more):  # type: ignore[no-untyped-def]
+    grid = CellGrid.covering(tile.core.grow(8), gsd_m)
+    image = np.full((bands, *grid.shape), value, dtype)
+    wkt = compound_crs_wkt("EPSG:32637", None)
+    with AoiWriter(path, tile, crs_wkt=wkt, vertical="ellipsoid", halo_m=8.0, z0_m=0.0) as writer:
+        writer.add_ortho("photo", image, grid, **more)
+    return Aoi(path)
+
+
+def test_a_window_is_put_together_of_its_tiles(tmp_path: Path) -> None:
+    aois = [store(tmp_path / "w", WEST, 0), store(tmp_path / "e", EAST, 255)]
+    picture, seen = picture_in(aois, None, WINDOW.grid)
+    assert picture.dtype == np.float32 and picture.shape == (3, 256, 256)
+    assert seen[-128:].all() and not seen[:100].any()  # north is up: the tiles are the lower half
+    assert (picture[:, -128:, :100] == -1).all() and (picture[:, -128:, -100:] == 1).all()
+    assert np.allclose(picture[:, :100], picture[:, seen].mean(), atol=1e-5)  # the rest is its mean
+
+
+@pytest.mark.parametrize(("dtype", "bands"), [(np.uint8, 1), (np.uint8, 4), (np.uint16, 3), (np.uint16, 1)])
+def test_grey_four_bands_and_sixteen_bit(tmp_path: Path, dtype: type, bands: int) -> None:
+    attributes = {"black_white": [200.0, 1200.0]} if dtype == np.uint16 else {}
+    value = 700 if dtype == np.uint16 else 51
+    aoi = store(tmp_path / "a", WEST, value, dtype, bands, attributes=attributes)
+    picture, seen = picture_in([aoi], "photo", Window(0, 0, 128, 0.5).grid)
+    assert seen.all() and picture.shape == (3, 128, 128)
+    assert np.allclose(picture, 0.0 if dtype == np.uint16 else -0.6, atol=1e-5)
+
+
+def test_finer_cells_are_averaged_and_coarser_ones_refused(tmp_path: Path) -> None:
+    grid = Window(0, 0, 128, 0.5).grid
+    picture, _ = picture_in([store(tmp_path / "fine", WEST, 51, gsd_m=0.2)], None, grid)
+    assert np.allclose(picture, -0.6, atol=1e-5)
+    with pytest.raises(DataError, match=r"has cells of 1 m, the network was trained at 0.5 m; accepted: up to 0.75 m"):
+        picture_in([store(tmp_path / "coarse", WEST, 51, gsd_m=1.0)], None, grid)
+
+
+def test_which_picture_of_several(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"has the orthophotos photo; accepted: cityscale\.ortho names one"):
+        picture_in([store(tmp_path / "a", WEST, 1)], "other", WINDOW.grid)
+
+
+def test_a_window_that_shows_nothing_is_left_out_and_said(tmp_path: Path, city_values: dict) -> None:
+    weights = small_weights(tmp_path / "w.safetensors")
+    city_values["sources"]["ortho"] = [{"name": "photo", "path": "photo.tif"}]
+    config = load_config(city_values | {"dsm": {"method": "fused"}, "cityscale": {"weights": str(weights)}})
+    run = Run(tmp_path / "run", config)
+    grid = CellGrid.covering(WEST.core.grow(8), 0.5)
+    half = np.zeros(grid.shape, np.uint8)
+    half[:, :100] = INVALID
+    aoi = store(tmp_path / "half", WEST, 90, mask=half)
+    windows = [Window(0, 0, 128, 0.5), Window(8, 0, 128, 0.5)]
+    predicted, left_out = _predict(run, windows, [aoi], 0.5)
+    assert left_out == ["8,0: the picture shows nothing of it"]
+    (only,) = predicted
+    assert np.isnan(only.metres[:, :80]).all() and np.isfinite(only.metres[:, 90:]).all()
+    assert _predict(run, windows[1:], [aoi], 0.5)[0] == []
+
+
+def test_pictures_that_cannot_be_used_are_refused_before_any_job(tmp_path: Path, city_values: dict) -> None:
+    import rasterio
+    from affine import Affine
+
+    def photo(bands: int, gsd_m: float) -> dict:
+        path = tmp_path / f"{bands}_{gsd_m}.tif"
+        size = {"width": 40, "height": 40, "count": bands, "dtype": "uint8"}
+        place = Affine(gsd_m, 0, 315392, 0, -gsd_m, 4162048)
+        with rasterio.open(path, "w", driver="GTiff", crs="EPSG:32637", transform=place, **size) as dataset:
+            dataset.write(np.zeros((bands, 40, 40), np.uint8))
+        sources = city_values["sources"] | {"ortho": [{"name": "photo", "path": str(path)}]}
+        weights = small_weights(tmp_path / "w.safetensors")
+        return city_values | {
+            "sources": sources,
+            "dsm": {"method": "fused"},
+            "cityscale": {"weights": str(weights)},
+        }
+
+    require_cityscale(load_config(photo(3, 0.25)))
+    require_cityscale(load_config(photo(1, 0.5)))
+    with pytest.raises(DataError, match=r"has cells of 2 m"):
+        require_cityscale(load_config(photo(3, 2.0)))
+    with pytest.raises(DataError, match="has 2 bands; accepted: 1"):
+        require_cityscale(load_config(photo(2, 0.5)))
