@@ -178,8 +178,8 @@ class CityscaleConfig(Section):
 class DsmConfig(Section):
     method: Literal["stereo", "cityscale", "fused"] = Field(
         "stereo",
-        description="stereo: of at least 2 views; cityscale: of one orthophoto, by a network; fused: stereo where it "
-        "is sure, the network elsewhere",
+        description="stereo: of at least 2 views; cityscale: of one orthophoto, by a network; fused: stereo, and where "
+        "it measures nothing the network",
     )
     terrain: Literal["estimated", "given", "flat"] | None = Field(
         None,
@@ -187,7 +187,9 @@ class DsmConfig(Section):
         "fused estimated from stereo",
     )
     flat_m: float | None = Field(None, description="height of the ground, with terrain: flat")
-    trust_m: float = Field(1.0, gt=0, description="fused: stereo counts as sure up to this standard deviation")
+    trust_m: float = Field(
+        1.0, gt=0, description="fused: stereo up to this standard deviation says how far predictions are off"
+    )
     align_m: float = Field(64.0, gt=0, description="fused: spacing at which predictions are brought to stereo's scale")
     gsd_m: float = Field(0.5, gt=0, description="cell size of the height model")
     matching_halo_m: float = Field(16.0, ge=0, description="ground beyond the output that warms up the matching")

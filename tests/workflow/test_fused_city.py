@@ -55,10 +55,10 @@ def cores(workflow: Workflow, tile: Tile, name: str) -> dict[str, np.ndarray]:
 def test_the_source_layer_says_which_height_is_which(fused: Workflow) -> None:
     for tile in city_tiles(Run.open(fused.city).config):
         both, measured = (cores(fused, tile, name) for name in ("dsm", "stereo"))
-        assert set(np.unique(both["source"])) <= {1, 3} and (both["source"] == 3).any()
-        kept = both["source"] == 1
-        assert kept.mean() > 0.5
-        assert (both["dsm"][kept] == measured["dsm"][kept]).all() and (measured["source"][kept] == 1).all()
+        kept = both["source"] != 3
+        assert 0.5 < kept.mean() < 1
+        assert (both["dsm"][kept] == measured["dsm"][kept]).all() and (measured["source"][~kept] == 2).all()
+        assert (both["sigma"][~kept] < measured["sigma"][~kept]).all()
         notes = Manifest.read(fused.city / "tiles" / tile.name / "dsm.json").values["notes"]
         assert notes["terrain"] == "estimated" and notes["predicted_share"] == pytest.approx(1 - kept.mean(), abs=0.02)
 

@@ -126,12 +126,14 @@ def _between_nodes(values: np.ndarray, grid: CellGrid, node_m: float) -> np.ndar
     return cells
 
 
-def fused(layers: Mapping[str, np.ndarray], predicted: Predicted, config: DsmConfig) -> dict[str, np.ndarray]:
-    """Stereo where it is sure; elsewhere the prediction, where it is the surer of the two."""
-    known = np.isfinite(predicted.metres)
-    measured = layers["source"] == MEASURED
+def fused(layers: Mapping[str, np.ndarray], predicted: Predicted) -> dict[str, np.ndarray]:
+    """What was measured stays; of what was filled the prediction takes the place where it is the surer of the two.
+
+    A measurement with a large sigma is still twice as good as a prediction that says the same of itself: sigma tells
+    how wrong a height may be, not how often.
+    """
     sigma = np.where(np.isfinite(layers["sigma"]), layers["sigma"], np.inf)
-    better = known & (~measured | ((sigma > config.trust_m) & (predicted.sigma < sigma)))
+    better = (layers["source"] != MEASURED) & np.isfinite(predicted.metres) & (predicted.sigma < sigma)
     return {
         **layers,
         "dsm": np.where(better, layers["dtm"] + predicted.metres, layers["dsm"]).astype(np.float32),

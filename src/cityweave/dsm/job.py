@@ -132,7 +132,7 @@ def _fused(
     cut = Predicted(predicted.metres[window], predicted.sigma[window])
     if run.config.dsm.terrain == "given":
         own["dtm"] = given_ground(Aoi(Manifest.read(run.manifest_path("ingest", tile)).product("aoi")), grid, tile)
-    layers = fused(own, cut, run.config.dsm)
+    layers = fused(own, cut)
     notes = manifests[tile].values["notes"] | {
         "terrain": run.config.dsm.terrain or "estimated",
         "predicted_share": round(float((layers["source"] == PREDICTED).mean()), 4),
