@@ -41,7 +41,7 @@ STAGES: dict[str, tuple[str, str, str]] = {
     "evaluate": ("cityweave.evaluate.job", "run", "city"),
     "report": ("cityweave.report.job", "run", "city"),
 }
-ON_CORES = ("survey", "stereo", "dsm")  # stages whose compiled loops run on several cores
+ON_CORES = ("survey", "stereo", "dsm", "texture", "novel")  # stages whose compiled loops run on several cores
 AT_ONCE = ("ingest", "stereo", "dsm")  # stages that may work on several tiles of a pack at once; they have a `warm_up`
 
 

@@ -423,7 +423,7 @@ class AdoptConfig(Section):
 class WorkflowConfig(Section):
     pack: PackConfig = PackConfig()
     cores_per_tile: int = Field(
-        1, ge=1, le=64, description="cores for measuring the heights of a tile; more pay where there are fewer tiles"
+        1, ge=1, le=64, description="cores for heights and texture of a tile; more pay where there are fewer tiles"
     )
     results: Path = Field(Path("results"), description="folder under which the city's own is made")
     adopt: AdoptConfig | None = Field(None, description="take stages over from another run, by hard link")

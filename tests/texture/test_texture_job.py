@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cityweave import cores
 from cityweave.errors import DataError
 from cityweave.io.textures import INFERRED, MAX_COUNT, NO_VIEW, OUTSIDE, halved, level_picture, load_texture
 from cityweave.manifest import Manifest, Run, content_hash
@@ -109,15 +110,19 @@ def test_neighbours_agree_along_their_border(run):
 @pytest.fixture(scope="module")
 def refined(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The same city with two rounds of refinement, by a restorer that does nothing."""
-    folder = tmp_path_factory.mktemp("refined")
-    refine = {"rounds": 2, "restorer": "none", "spacing_m": 60, "reach_m": 50, "size_px": 208}
-    refine |= {"height_m": 120, "headings_deg": [45, 225]}
+    refine = {"rounds": 2, "restorer": "none", "height_m": 120, "headings_deg": [45, 225]}
+    return with_rounds(run, tmp_path_factory.mktemp("refined"), refine)
+
+
+def with_rounds(run: Run, folder: Path, refine: dict[str, object]) -> Run:
+    """A copy whose textures are refined."""
+    refine = {"spacing_m": 60, "reach_m": 50, "size_px": 208} | refine
     copy = Run(folder / "boxes", load_config(run.config.model_dump() | {"texture": {"refine": refine}}))
     shutil.copytree(run.folder, copy.folder)
     for tile in city_tiles(copy.config):
         copy.manifest_path("texture", tile).unlink()
         job.run(copy, tile, 0)
-    for number in (1, 2):
+    for number in range(1, copy.config.texture.refine.rounds + 1):
         for tile in city_tiles(copy.config):
             novel_job.run(copy, tile, number)
         for tile in city_tiles(copy.config):
@@ -157,6 +162,22 @@ def test_a_restorer_that_does_nothing_hardly_changes_what_was_seen(run: Run, ref
         apart = np.abs(now.colour.astype(int) - before.colour)[seen].max(axis=1)
         assert np.median(apart) <= 3
         assert after.notes["source_error"] < 1.5 * plain.notes["source_error"] + 1
+
+
+@pytest.mark.parametrize("restorer", ["none", "small"])
+def test_same_bytes_on_any_number_of_cores(run: Run, restorer: str, tmp_path: Path) -> None:
+    if restorer == "small":
+        pytest.importorskip("torch", reason="make setup EXTRAS=models")
+    found = []
+    for number in (1, 2):
+        cores.use(number)
+        try:
+            copy = with_rounds(run, tmp_path / str(number), {"rounds": 1, "restorer": restorer})
+        finally:
+            cores.use(1)
+        manifests = [Manifest.read(copy.manifest_path("texture", tile)) for tile in city_tiles(copy.config)]
+        found.append([product["sha256"] for manifest in manifests for product in manifest.values["products"]])
+    assert found[0] == found[1]
 
 
 def test_same_bytes_in_another_folder(run, tmp_path: Path):

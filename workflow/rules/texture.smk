@@ -49,7 +49,7 @@ for number in range(ROUNDS + 1):
                     f"{RUN}/benchmarks/{manifest}/{{tile}}.jsonl"
                 conda:
                     "../envs/cpu.yaml"
-                threads: 1
+                threads: CONFIG.workflow.cores_per_tile
                 resources:
                     **requested("texture"),
                 params:
@@ -61,7 +61,7 @@ for number in range(ROUNDS + 1):
                 message:
                     f"{'Texturing' if command == 'texture' else 'Restoring views of'} {{wildcards.tile}}"
                 shell:
-                    "python -m cityweave {params.command} --run {params.run} --round {params.number} "
+                    "python -m cityweave {params.command} --run {params.run} --round {params.number} --cpus {threads} "
                     "--tile {wildcards.tile} > {log} 2>&1"
 
         else:
@@ -80,7 +80,7 @@ for number in range(ROUNDS + 1):
                         f"{RUN}/benchmarks/{manifest}/{tiles[0]}.jsonl"
                     conda:
                         "../envs/cpu.yaml"
-                    threads: 1
+                    threads: CONFIG.workflow.cores_per_tile
                     resources:
                         **requested("texture"),
                     params:
@@ -93,5 +93,5 @@ for number in range(ROUNDS + 1):
                     message:
                         f"{'Texturing' if command == 'texture' else 'Restoring views of'} {tiles[0]} and {len(tiles) - 1} more"
                     shell:
-                        "python -m cityweave {params.command} --run {params.run} --round {params.number} {params.tiles} "
-                        "> {log} 2>&1"
+                        "python -m cityweave {params.command} --run {params.run} --round {params.number} "
+                        "--cpus {threads} {params.tiles} > {log} 2>&1"

@@ -48,7 +48,7 @@ def bounds(points: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.array([[c.min() for c in points.T], [c.max() for c in points.T]])
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _fill_depth(points, faces, axes, low, inv, depth):  # type: ignore[no-untyped-def]
     """Depth alone, both sides of every face, edges included: half the work of the common rasteriser."""
     height, width = depth.shape

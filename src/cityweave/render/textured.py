@@ -92,7 +92,7 @@ def halved_by(picture: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _average(picture, side, out):  # type: ignore[no-untyped-def]
     for r in range(out.shape[0]):
         for c in range(out.shape[1]):
@@ -169,7 +169,7 @@ def fragments_of(
     return rasterise_pinhole(camera, faces, focal, cx, cy, w, h, near=_NEAR_M), screen
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _to_camera(points, position, rotation, focal, cx, cy, near):  # type: ignore[no-untyped-def]
     """Camera coordinates (n, 3) and the screen (n, 2), NaN in front of the near plane."""
     n = points.shape[0]
@@ -194,7 +194,7 @@ def _pyramid(colour: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.i
     return np.concatenate([level.reshape(-1, 3) for level in levels]), np.cumsum(sizes) - sizes, shapes
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _twice_area(corners):  # type: ignore[no-untyped-def]
     out = np.empty(corners.shape[0])
     for f in range(corners.shape[0]):
@@ -211,7 +211,7 @@ def _levels(mesh: TexturedMesh, screen: NDArray[np.float64], levels: int) -> NDA
     return np.clip(np.nan_to_num(halvings, nan=0.0, posinf=levels - 1), 0, levels - 1).astype(np.uint8)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _shade(  # type: ignore[no-untyped-def]
     face, depth, bary, uv, level, normal, picture, starts, shapes, provenance, number,
     out_rgb, out_depth, out_normal, out_tile, out_provenance,

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from cityweave.cores import side_by_side
 from cityweave.io.textures import GENERATED, INFERRED, MAX_COUNT, NO_VIEW, OUTSIDE, TileTexture
 from cityweave.texture.atlas import Atlas, Band, Triangles
 from cityweave.texture.fill import chart_means, fill_charts, push_pull, spare_colours
@@ -49,7 +50,7 @@ def bake(
 ) -> Baked:
     """`own`, `occluders` and the cameras of `novel` in tile-local metres; the order of `views` doesn't matter beyond
     rounding."""
-    every = [prepare(view, own, occluders, settings.visibility) for view in views]
+    every = side_by_side(lambda view: prepare(view, own, occluders, settings.visibility), views)
     prepared = [view for view in every if view is not None]
     numbers = np.array([*(number for number, view in enumerate(every) if view is not None), NO_VIEW], np.uint8)
     layout = atlas.layout
@@ -140,8 +141,10 @@ def _sharpen_finest(
     texels = np.concatenate([_part(colour, band)[place] for (band, _), place in zip(looks, places, strict=True)])
     seen = np.concatenate([found.by_view for _, found in looks], axis=1)
     blur_px = settings.sharpening.blur_px
-    pixels = [ViewPixels.of(view, points, normals, texel_m2, seen[n], blur_px) for n, view in enumerate(views)]
-    restored = [pixels_of(view, points, normals, texel_m2, scene, settings.novel_worth) for view in novel]
+    pixels = side_by_side(
+        lambda n: ViewPixels.of(views[n], points, normals, texel_m2, seen[n], blur_px), range(len(views))
+    )
+    restored = side_by_side(lambda view: pixels_of(view, points, normals, texel_m2, scene, settings.novel_worth), novel)
     generated = np.zeros(len(texels), bool)
     if restored and settings.generated:
         first, mass = mean_look(restored, len(texels))

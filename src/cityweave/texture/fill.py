@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def push_pull(colour, known):  # type: ignore[no-untyped-def]
     """Fill a rectangle in place: colour float32 [h,w,3], known bool [h,w] with at least one True.
 
@@ -62,7 +62,7 @@ def push_pull(colour, known):  # type: ignore[no-untyped-def]
                     c[r, q, b] = (1 - fy) * above + fy * below
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def fill_charts(colour, known, chart, spare):  # type: ignore[no-untyped-def]
     """Push-pull inside each rectangle (x, y, w, h) of `chart`; rectangles without a known texel become `spare` (n,3).
 
@@ -95,7 +95,7 @@ def fill_charts(colour, known, chart, spare):  # type: ignore[no-untyped-def]
                     colour[y + r, x + q, b] = c[r, q, b]
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def chart_means(colour, known, chart):  # type: ignore[no-untyped-def]
     """Mean colour (n,3) and number (n,) of known texels per rectangle."""
     mean = np.zeros((chart.shape[0], 3), np.float64)

@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def fuse(colour, weight, floor, out_colour, out_count, out_lead):  # type: ignore[no-untyped-def]
     """colour (k,views,3), weight (k,views) -> out_colour (k,3) float32, out_count (k,) of views that saw it and
     out_lead (k,), the view that counts most, -1 where none did.

@@ -9,6 +9,7 @@ import numpy as np
 
 from cityweave import gpu
 from cityweave.cameras import Pinhole
+from cityweave.cores import side_by_side
 from cityweave.errors import Quarantine
 from cityweave.grid import Tile
 from cityweave.manifest import Manifest, Products, Run, run_job
@@ -58,23 +59,25 @@ def novel_views(run: Run, tile: Tile, around: list[Tile], texture: str) -> tuple
         aim_m = (aim.x_m - origin[0], aim.y_m - origin[1])
         return within_reach(camera, frame.centre(frame.depth), aim_m, refine.reach_m)
 
-    shown = {}
-    for aim in aims:
+    def share_of(aim: Aim) -> float:
         small = _shrunk(local[aim.name])
-        shown[aim.name] = float(known_of(aim, render(meshes, small, 1), small).mean())
+        return float(known_of(aim, render(meshes, small, 1), small).mean())
+
+    shown = dict(zip((aim.name for aim in aims), side_by_side(share_of, aims), strict=True))
     most = sorted((name for name in shown if shown[name] >= _LEAST_SHARE), key=lambda name: (-shown[name], name))
     kept = set(most[: refine.most_views])
     restorer = open_restorer(refine, gpu.in_use()) if kept else None
     away_m = refine.height_m / math.sin(math.radians(refine.pitch_deg))
-    views = []
-    for aim in aims:
-        if restorer is None or aim.name not in kept:
-            continue
+
+    def view_of(aim: Aim) -> NovelView:
+        assert restorer is not None  # there is one where a view is kept
         camera = local[aim.name]
         frame = render(meshes, camera, _SAMPLES)
         picture = restorer.restore(Rendered.of(frame, camera, away_m))
         known = known_of(aim, frame, camera)
-        views.append(NovelView(aim.name, (aim.x_m, aim.y_m), cameras[aim.name], picture, known))
+        return NovelView(aim.name, (aim.x_m, aim.y_m), cameras[aim.name], picture, known)
+
+    views = side_by_side(view_of, [aim for aim in aims if aim.name in kept])
     return views, [aim.name for aim in aims if aim.name not in kept]
 
 

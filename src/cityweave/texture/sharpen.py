@@ -187,14 +187,14 @@ def shares(blur_px: float, texel_px: float) -> np.ndarray:
     return (shares / shares.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _project(points, coefficients, centre, scale, left, top, x, y):  # type: ignore[no-untyped-def]
     for k in range(points.shape[0]):
         u, v = project_poly(coefficients, centre, scale, points[k, 0], points[k, 1], points[k, 2])
         x[k], y[k] = u - left, v - top
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def _scatter(index, x, y, area, share, texels, sums):  # type: ignore[no-untyped-def]
     phases = share.shape[0]
     for k in range(index.size):
@@ -214,7 +214,7 @@ def _scatter(index, x, y, area, share, texels, sums):  # type: ignore[no-untyped
                 line[col - 1 + j, 3] += w
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def _gather(index, x, y, area, share, per_pixel, out):  # type: ignore[no-untyped-def]
     phases = share.shape[0]
     for k in range(index.size):

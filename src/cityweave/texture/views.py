@@ -132,7 +132,7 @@ def _local_geometry(camera: PolyCamera) -> tuple[np.ndarray, np.ndarray, float]:
     return toward, move, area_px
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _highest_3x3(height):  # type: ignore[no-untyped-def]
     rows, cols = height.shape
     wide = np.empty_like(height)
@@ -185,7 +185,7 @@ def look(
     )  # fmt: skip
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _look(  # type: ignore[no-untyped-def]
     points, normals, image, quality, height, around, facing, offsets, coef, centre, scale,
     toward, move, area_px, gain, offset, params, out_colour, out_weight,
