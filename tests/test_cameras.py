@@ -17,9 +17,10 @@ from cityweave.cameras import (
     fit_perspective,
     geodetic_transform,
     project_poly,
+    straight_down,
 )
 from cityweave.errors import DataError, MissingCapability
-from cityweave.grid import Box
+from cityweave.grid import Box, CellGrid
 
 CITY = Box(315392, 4161536, 315648, 4161792)
 IMAGES = [
@@ -216,3 +217,13 @@ def test_numbers_that_are_none_are_refused() -> None:
     for change, message in (({"LINE_OFF": "nan"}, "line_off"), ({"LINE_NUM_COEFF": "inf" + " 0" * 19}, "line_num")):
         with pytest.raises(DataError, match=message):
             RPC.from_tags(simple_rpc().to_tags() | change)
+
+
+def test_an_orthophoto_is_taken_from_straight_above() -> None:
+    grid = CellGrid(800, 1200, 40, 30, 0.5)
+    camera = straight_down(grid, (395.0, 598.0, 70.0))
+    x, y = np.meshgrid(grid.x_centres - 395.0, grid.y_centres - 598.0)
+    for height in (0.0, 90.0):
+        u, v = camera.project(x, y, np.full_like(x, height))
+        assert np.allclose(u, np.arange(40)[None] + 0.5) and np.allclose(v, np.arange(30)[:, None] + 0.5)
+    assert np.allclose(camera.lean(), 0)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from cityweave.errors import DataError, MissingCapability
-from cityweave.grid import Box
+from cityweave.grid import Box, CellGrid
 from cityweave.rpc import RPC as RPC
 from cityweave.rpc import Correction as Correction
 
@@ -81,6 +81,14 @@ class PolyCamera:
         """(dx/dz, dy/dz) along the ray through the centre: how far a point moves on the ground per metre up."""
         linear = self.coefficients[:, 1:4] / self.scale
         return -np.linalg.solve(linear[:, :2], linear[:, 2])
+
+
+def straight_down(grid: CellGrid, origin_m: tuple[float, float, float]) -> PolyCamera:
+    """What a true orthophoto on these cells is taken by, in metres relative to `origin_m`."""
+    coefficients = np.zeros((2, 10))
+    coefficients[0, :2] = (origin_m[0] - grid.box.xmin) / grid.gsd_m, 1 / grid.gsd_m
+    coefficients[1, 0], coefficients[1, 2] = (grid.box.ymax - origin_m[1]) / grid.gsd_m, -1 / grid.gsd_m
+    return PolyCamera(coefficients, np.zeros(3), np.ones(3), 0.0)
 
 
 def _box_samples(box: Box, z_range_m: tuple[float, float], counts: tuple[int, int, int]) -> list[np.ndarray]:

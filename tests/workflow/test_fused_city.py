@@ -97,8 +97,8 @@ def test_same_bytes_in_another_folder_and_a_second_run_does_nothing(
     assert product_hashes(other.city) == product_hashes(fused.city)
 
 
-def test_heights_of_one_picture_on_given_ground(fused: Workflow, values: dict, tmp_path: Path) -> None:
-    """No view at all: an orthophoto and a terrain are enough for a height model."""
+def test_a_city_of_one_picture_on_given_ground(fused: Workflow, values: dict, tmp_path: Path) -> None:
+    """No view at all: an orthophoto and a terrain are enough. It shows roofs and ground, and no wall."""
     folder = fused.city / "sources"
     city = {key: value for key, value in values.items() if key != "synth"} | {
         "sources": {
@@ -108,8 +108,12 @@ def test_heights_of_one_picture_on_given_ground(fused: Workflow, values: dict, t
         "dsm": {"method": "cityscale"},
     }
     workflow = Workflow(tmp_path, city)
-    workflow.succeed("--", "heights")
+    workflow.succeed()
+    metrics = json.loads((workflow.city / "metrics.json").read_text())
+    assert metrics["mesh"]["boundary_edges"] == metrics["mesh"]["nonmanifold_edges"] == 0
     for tile in city_tiles(Run.open(workflow.city).config):
+        textured = Manifest.read(workflow.city / "tiles" / tile.name / "texture.json").values["notes"]
+        assert textured["views"] == ["photo"] and textured["observed_share"] > 0.3
         found = layers(workflow.city, tile.name)
         assert (found["source"] == 3).all() and (found["dsm"] >= found["dtm"]).all() and (found["sigma"] > 0).all()
         assert json.loads((workflow.city / "tiles" / tile.name / "dsm.json").read_text())["notes"]["terrain"] == "given"

@@ -139,7 +139,7 @@ def ingest_tile(
             for source in sources.ortho
             if add_ortho(aoi, source, city.crs, extent, ortho_facts[source.name])
         ]
-        if not written and not orthos:
+        if not written and (sources.views or not orthos):  # a city may do without views, a tile alone may not
             raise Quarantine(f"{tile.name}: no usable view; " + "; ".join(refused or ["the city has no view"]))
         for layer, heights in layers.items():
             aoi.add_raster(layer, heights, grid)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cityweave.aoi import Aoi, OrthoLayer
-from cityweave.cameras import fit_local, geodetic_transform
+from cityweave.cameras import fit_local, geodetic_transform, straight_down
 from cityweave.config import Config
 from cityweave.errors import DataError, Quarantine
 from cityweave.grid import Tile
@@ -88,7 +88,7 @@ def _work(run: Run, tile: Tile, products: Products, number: int, novel: list[Pat
     with products.path(texture_name(run.config, number)) as folder:
         save_texture(folder, texture)
     known = {view["name"]: view.get("acquired") for view in _survey(run)["views"]}
-    acquired = [known[view.name] for view in views]
+    acquired = [known.get(view.name) for view in views]  # an orthophoto's is unknown
     inside = texture.provenance[texture.provenance != OUTSIDE]
     seen = inside[inside <= MAX_COUNT]
     products.notes |= {
@@ -191,6 +191,8 @@ def _views(
     config: Config, tile: Tile, aoi: Aoi, survey: dict[str, Any], mesh: TileMesh, scene: Triangles
 ) -> list[SourceView]:
     """The views to bake from, with cameras in the tile's local metres."""
+    if not aoi.views:
+        return _from_orthophotos(aoi, mesh)
     known = {view["name"]: view for view in survey["views"]}
     names = [name for name in aoi.views if known[name]["off_nadir_deg"] <= config.texture.max_off_nadir_deg]
     if not names:  # a grey atlas would pass for a textured tile
@@ -212,6 +214,18 @@ def _views(
         camera = fit_local(layer.rpc, to_geodetic, aoi.core.grow(8.0), z_range, mesh.origin_m)
         gain, offset = to_display(known[name])
         views.append(SourceView(name, layer.image, layer.valid, camera, gain, offset))
+    return views
+
+
+def _from_orthophotos(aoi: Aoi, mesh: TileMesh) -> list[SourceView]:
+    """For a city without views: roofs and ground as the orthophotos show them from straight above. They see no wall."""
+    views = []
+    for name in aoi.orthos:
+        layer = aoi.ortho(name)
+        black, white = layer.attributes.get("black_white", (0.0, 255.0))
+        gain = np.full(3, 255.0 / (white - black))
+        camera = straight_down(layer.grid, mesh.origin_m)
+        views.append(SourceView(name, layer.image, layer.valid, camera, gain, -black * gain))
     return views
 
 
