@@ -5,15 +5,11 @@ Latents of relative heights are mixed with noise: at time 1 there is noise alone
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import nn
-
-PICTURE_CHANNELS = 3
 
 
 @dataclass(frozen=True)
@@ -66,9 +62,3 @@ def denoise(backbone: Backbone, seen: torch.Tensor, noisy: torch.Tensor, time: t
     velocity = velocity.float()
     a, s = (leg[:, None, None, None] for leg in backbone.legs(time))
     return Denoised(velocity, a * noisy - s * velocity, features)
-
-
-@contextmanager
-def without_gradient(wanted: bool) -> Iterator[None]:
-    with torch.no_grad() if wanted else torch.enable_grad():
-        yield

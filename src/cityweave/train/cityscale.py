@@ -21,7 +21,7 @@ from cityweave.errors import ConfigError, DataError
 from cityweave.io.weights import fill_model, load_tensors
 from cityweave.train.data import Sampler, WindowData, Windows, check_windows, lattice
 from cityweave.train.height_vae import KIND as VAE_KIND
-from cityweave.train.heights import height_figures
+from cityweave.train.heights import figures_without_a_network, height_figures
 from cityweave.train.latents import Latents, cached_latents
 from cityweave.train.loop import Batch
 from cityweave.train.packs import TrainingData, make_data, open_data
@@ -196,9 +196,7 @@ class CityScaleTask:
 
     def baselines(self) -> dict[str, dict[str, float]]:
         """The same figures for saying 0 everywhere, and for saying the training cities' mean everywhere."""
-        truth = np.concatenate([w.height_m[w.valid > 0] for w in self._lattice()]).astype(np.float64)
-        mean = self.data.mean_height_m
-        return {"flat_ground": height_figures(-truth, truth), "mean_height": height_figures(mean - truth, truth)}
+        return figures_without_a_network(self._lattice(), self.data.mean_height_m)
 
     def card(self) -> dict[str, Any]:
         chosen, window_px = self.settings.model, self.settings.data.window_px

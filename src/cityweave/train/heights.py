@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from pydantic import Field
 from cityweave.config import Section
 from cityweave.errors import DataError
 from cityweave.io.weights import fill_model, load_tensors
-from cityweave.train.data import Sampler, WindowData, check_windows, lattice
+from cityweave.train.data import Sampler, WindowData, Windows, check_windows, lattice
 from cityweave.train.loop import Batch
 from cityweave.train.models.height_unet import HeightUNet
 from cityweave.train.packs import TrainingData, make_data, open_data
@@ -83,9 +84,7 @@ class HeightTask:
 
     def baselines(self) -> dict[str, dict[str, float]]:
         """The same figures for saying 0 everywhere, and for saying the training cities' mean everywhere."""
-        truth = np.concatenate([w.height_m[w.valid > 0] for w in self._lattice()]).astype(np.float64)
-        mean = self.data.mean_height_m
-        return {"flat_ground": height_figures(-truth, truth), "mean_height": height_figures(mean - truth, truth)}
+        return figures_without_a_network(self._lattice(), self.data.mean_height_m)
 
     def card(self) -> dict[str, Any]:
         """What it takes to build the network again and to use it."""
@@ -112,6 +111,11 @@ def height_figures(errors: np.ndarray, truth: np.ndarray) -> dict[str, float]:
         "bias_m": float(np.median(errors)),
         "mae_above_2m_m": float(np.abs(errors[tall]).mean()) if tall.any() else 0.0,
     }
+
+
+def figures_without_a_network(lattice: Iterable[Windows], mean_m: float) -> dict[str, dict[str, float]]:
+    truth = np.concatenate([w.height_m[w.valid > 0] for w in lattice]).astype(np.float64)
+    return {"flat_ground": height_figures(-truth, truth), "mean_height": height_figures(mean_m - truth, truth)}
 
 
 def load_height_unet(path: Path) -> tuple[HeightUNet, dict[str, Any]]:
