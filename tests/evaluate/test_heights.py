@@ -21,7 +21,7 @@ def test_blocks_give_what_the_whole_gives(seed: int, count: int) -> None:
     reference = rng.uniform(0, 50, 1001)
     reference[:50] = np.nan
     ours = reference + error
-    source = rng.integers(0, 3, 1001).astype(np.uint8)
+    source = rng.integers(0, 4, 1001).astype(np.uint8)
     building = rng.random(1001) < 0.3
     errors = HeightErrors()
     for part in np.array_split(np.arange(1001), count):
@@ -37,6 +37,9 @@ def test_blocks_give_what_the_whole_gives(seed: int, count: int) -> None:
     assert figures["within_1m"] == pytest.approx((np.abs(e) <= 1).mean())
     with np.errstate(invalid="ignore"):
         complete = known & (source == 1) & (np.abs(ours - reference) <= 1)
+        said = known & (source == 3) & np.isfinite(ours)
+    assert figures["predicted_mae_m"] == pytest.approx(np.abs(ours - reference)[said].mean())
+    assert figures["predicted_share"] == pytest.approx(said.sum() / known.sum())
     assert figures["completeness"] == pytest.approx(complete.sum() / known.sum())
 
 

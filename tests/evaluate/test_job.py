@@ -15,7 +15,8 @@ from cityweave.manifest import Manifest, Run
 from tests.evaluate import fake_city
 
 SCHEMA = {
-    "dsm": "mae_m rmse_m median_m nmad_m within_1m completeness measured_share building_mae_m border_ratio",
+    "dsm": "mae_m rmse_m median_m nmad_m within_1m completeness measured_share predicted_share predicted_mae_m "
+    "building_mae_m border_ratio",
     "mesh": "precision recall f1 chamfer_m boundary_edges nonmanifold_edges vertical_wall_share riser_share triangles",
     "texture": "psnr ssim st_lpips sharpness true_sharpness scored_share observed_share "
     "source_psnr restored_psnr generated_share "

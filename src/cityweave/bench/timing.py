@@ -27,11 +27,11 @@ from cityweave.errors import DataError
 from cityweave.grid import DIVISIONS, Tile
 from cityweave.machine import describe, usable_cores
 from cityweave.manifest import Run, remove, write_json
-from cityweave.operations.costs import KINDS, TILE_KINDS
+from cityweave.operations.costs import KINDS, TILE_KINDS, is_needed, manifest_of
 from cityweave.plan import CITY_MANIFESTS, TILE_MANIFESTS, city_tiles
 from cityweave.status import tile_entries
 
-STAGE_OF = CITY_MANIFESTS | TILE_MANIFESTS | {"fit": "geometry"}
+STAGE_OF = CITY_MANIFESTS | TILE_MANIFESTS | {"fit": "geometry", "cityscale": "cityscale", "fuse": "dsm"}
 _TOP = 6  # functions of a profile that are kept
 
 
@@ -108,15 +108,16 @@ def _typical_tile(run: Run) -> Tile | None:
 
 def _jobs(run: Run, tile: Tile) -> Iterator[_Job]:
     for kind in KINDS:
-        if kind in CITY_MANIFESTS and not _made(kind, run):
+        if not is_needed(kind, run.config) or (kind in CITY_MANIFESTS and not _made(kind, run)):
             continue
         if kind not in TILE_KINDS:
             yield _Job(kind, (kind.replace("_", "-"),), (f"city/{kind}.run.json",))
             continue
-        names = [f"sdf_{division}" for division in DIVISIONS] if kind == "fit" else [kind]
+        own = manifest_of(kind, run.config)
+        names = [f"sdf_{division}" for division in DIVISIONS] if kind == "fit" else [own]
         divisions = [part for division in DIVISIONS for part in ("--division", str(division))] if kind == "fit" else []
         records = tuple(f"tiles/{tile.name}/{name}.run.json" for name in names)
-        yield _Job(kind, (kind, "--tile", tile.name, *divisions), records)
+        yield _Job(kind, (own, "--tile", tile.name, *divisions), records)
 
 
 def _made(kind: str, run: Run) -> bool:

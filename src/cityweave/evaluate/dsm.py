@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-MEASURED = 1  # value of the source layer: this cell's height was matched, not filled
+# Values of the source layer: this cell's height was matched, or predicted from a picture; else it was filled.
+MEASURED, PREDICTED = 1, 3
 _BIN_M = 0.001
 _RANGE_M = 60.0  # errors beyond are counted at the end of the histogram; sums stay exact
 _MAD_TO_SIGMA = 1.4826
@@ -24,6 +25,8 @@ class HeightErrors:
     compared: int = 0  # with a height of ours too
     measured: int = 0
     complete: int = 0  # measured and within 1 m
+    predicted: int = 0
+    predicted_abs_sum: float = 0.0
     within_1m: int = 0
     abs_sum: float = 0.0
     square_sum: float = 0.0
@@ -53,6 +56,9 @@ class HeightErrors:
             matched = both & (source == MEASURED)
             self.measured += int(matched.sum())
             self.complete += int((matched & near).sum())
+            said = both & (source == PREDICTED)
+            self.predicted += int(said.sum())
+            self.predicted_abs_sum += float(np.abs(error[said]).sum())
         if building is not None:
             roofs = both & building
             self.building_cells += int(roofs.sum())
@@ -85,10 +91,18 @@ class HeightErrors:
             }
         else:
             reasons |= dict.fromkeys(names, "no cell has both a height and a reference height")
-        for name, count in (("completeness", self.complete), ("measured_share", self.measured)):
+        counts = {
+            "completeness": self.complete,
+            "measured_share": self.measured,
+            "predicted_share": self.predicted,
+        }
+        for name, count in counts.items():
             out[name] = count / self.cells if self.cells and has_source else None
             if out[name] is None:
                 reasons[name] = "no cell has a reference height" if has_source else "the source layer is not there"
+        out["predicted_mae_m"] = self.predicted_abs_sum / self.predicted if self.predicted else None
+        if not self.predicted:
+            reasons["predicted_mae_m"] = "no height was predicted"
         out["building_mae_m"] = self.building_abs_sum / self.building_cells if self.building_cells else None
         if not self.building_cells:
             reasons["building_mae_m"] = (

@@ -78,6 +78,19 @@ def kind_of(name: str, config: Config) -> str:
     return next((kind for start, kind in kinds.items() if name.startswith(start)), name)
 
 
+def manifest_of(kind: str, config: Config) -> str:
+    """The way back, for a kind that has one manifest a tile; it is the name of the command as well."""
+    if kind == "dsm":
+        return "stereo" if config.dsm.method == "fused" else "dsm"
+    return "dsm" if kind == "fuse" else kind
+
+
+def is_needed(kind: str, config: Config) -> bool:
+    method = config.dsm.method
+    without = {"synth": config.synth is None, "cityscale": method == "stereo", "fuse": method == "stereo"}
+    return not without.get(kind, kind == "dsm" and method == "cityscale")
+
+
 def _record_paths(run: Run) -> Iterator[tuple[str, Tile | None, Path]]:
     for name in CITY_MANIFESTS:
         yield name, None, run.manifest_path(name).with_name(f"{name}.run.json")

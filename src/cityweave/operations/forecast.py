@@ -15,7 +15,7 @@ from functools import cache
 
 from cityweave.config import Config, ViewSource
 from cityweave.grid import DIVISIONS
-from cityweave.operations.costs import KINDS, PER_UNIT_INODES, TILE_KINDS, CostTable
+from cityweave.operations.costs import KINDS, PER_UNIT_INODES, TILE_KINDS, CostTable, is_needed, manifest_of
 from cityweave.plan import city_tiles, dsm_box, halos_m, ingest_halo_m
 from cityweave.profiles import Profile, Requests
 
@@ -98,7 +98,7 @@ def forecast(
     kinds = tuple(
         _kind_forecast(kind, config, table, profile.requests(_rule(kind, config)) if profile else None, start)
         for kind in KINDS
-        if kind in table.kinds and _is_needed(kind, config)
+        if kind in table.kinds and is_needed(kind, config)
     )
     wall_s = sum(math.ceil(kind.jobs / slots) * kind.job_s for kind in kinds)
     if profile and profile.jobs_per_minute:
@@ -117,12 +117,6 @@ def forecast(
     )
 
 
-def _is_needed(kind: str, config: Config) -> bool:
-    method = config.dsm.method
-    without = {"synth": config.synth is None, "cityscale": method == "stereo", "fuse": method == "stereo"}
-    return not without.get(kind, kind == "dsm" and method == "cityscale")
-
-
 def _basis(
     config: Config, table: CostTable, profile: Profile | None, start: float, kinds: tuple[KindForecast, ...]
 ) -> tuple[str, ...]:
@@ -134,7 +128,7 @@ def _basis(
         lines.append("recorded on a synthetic city: real pictures differ in relief and clouds, expect a factor of 2")
     if small := [kind.kind for kind in kinds if kind.times_recorded < 1 / _EXTRAPOLATED]:
         lines.append(f"far less work than recorded, so what doesn't shrink with it is missed: {', '.join(small)}")
-    missing = [kind for kind in KINDS if kind not in table.kinds and kind != "synth" and _is_needed(kind, config)]
+    missing = [kind for kind in KINDS if kind not in table.kinds and kind != "synth" and is_needed(kind, config)]
     if missing:
         lines.append(f"not in the records, so not counted: {', '.join(missing)}")
     if profile is not None and not any(cost.gpu_s for cost in table.kinds.values()):
@@ -143,9 +137,9 @@ def _basis(
 
 
 def _rule(kind: str, config: Config) -> str:
-    if kind == "dsm" and config.dsm.method == "fused":
-        return "stereo"
-    return "fit_division" if kind == "fit" and not config.workflow.pack.divisions else kind
+    if kind == "fit" and not config.workflow.pack.divisions:
+        return "fit_division"
+    return "fuse" if kind == "fuse" else manifest_of(kind, config)
 
 
 def _jobs(kind: str, units: int, config: Config) -> int:

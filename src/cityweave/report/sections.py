@@ -131,9 +131,11 @@ def _heights(out: Page, m: Material) -> None:
             ),
         )
     d = m.metrics["dsm"]
-    head = ("", "MAE", "RMSE", "median", "NMAD", "within 1 m", "measured", "complete", "MAE on buildings")
+    head = ("", "MAE", "RMSE", "median", "NMAD", "within 1 m", "measured", "complete", "predicted", "on buildings")
     lengths = [measured(number(d[key]), "m") for key in ("mae_m", "rmse_m", "median_m", "nmad_m")]
-    shares = [measured(share(d[key]), "%") for key in ("within_1m", "measured_share", "completeness")]
+    shares = [
+        measured(share(d[key]), "%") for key in ("within_1m", "measured_share", "completeness", "predicted_share")
+    ]
     out.add(page.table(head, [["DSM", *lengths, *shares, measured(number(d["building_mae_m"]), "m")]]))
 
 
