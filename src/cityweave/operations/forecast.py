@@ -204,6 +204,8 @@ def memory_ratio(kind: str, config: Config, recorded: Config) -> float:
     """City-wide jobs stream or hold one view; a tile's hold what they work on."""
     if kind == "dsm":
         return _dsm_bytes(config) / _dsm_bytes(recorded)
+    if kind == "cityscale":  # one window after the other
+        return (config.cityscale.window_m / recorded.cityscale.window_m) ** 2
     ratio = work(kind, config) / work(kind, recorded)
     return ratio if kind in TILE_KINDS else min(4.0, max(1.0, ratio))
 
