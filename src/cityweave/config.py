@@ -179,7 +179,7 @@ class DsmConfig(Section):
     method: Literal["stereo", "cityscale", "fused"] = Field(
         "stereo",
         description="stereo: of at least 2 views; cityscale: of one orthophoto, by a network; fused: stereo, and where "
-        "it measures nothing the network",
+        "it measures nothing, the network",
     )
     terrain: Literal["estimated", "given", "flat"] | None = Field(
         None,

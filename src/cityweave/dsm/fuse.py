@@ -127,13 +127,12 @@ def _between_nodes(values: np.ndarray, grid: CellGrid, node_m: float) -> np.ndar
 
 
 def fused(layers: Mapping[str, np.ndarray], predicted: Predicted) -> dict[str, np.ndarray]:
-    """What was measured stays; of what was filled the prediction takes the place where it is the surer of the two.
+    """What was measured stays, what was filled is predicted.
 
-    A measurement with a large sigma is still twice as good as a prediction that says the same of itself: sigma tells
-    how wrong a height may be, not how often.
+    Which of both says the smaller sigma is no guide: on a city that isn't scored, a measurement with a large one is
+    twice as good as the prediction, and of the holes the prediction is better in all.
     """
-    sigma = np.where(np.isfinite(layers["sigma"]), layers["sigma"], np.inf)
-    better = (layers["source"] != MEASURED) & np.isfinite(predicted.metres) & (predicted.sigma < sigma)
+    better = (layers["source"] != MEASURED) & np.isfinite(predicted.metres)
     return {
         **layers,
         "dsm": np.where(better, layers["dtm"] + predicted.metres, layers["dsm"]).astype(np.float32),
