@@ -13,7 +13,7 @@ from .conftest import ROOT, ClusterRun, need_slurm, products
 from .private import NODES, PrivateCluster, Submitted, wait_for
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
-GPU_RULES = ("dsm", "fit", "texture")
+GPU_RULES = ("cityscale", "stereo", "dsm", "fit", "texture")
 WITH_ACCOUNTING = (
     *("--slurm-status-command", "sacct", "--slurm-efficiency-report"),
     *("--config", "workflow={pack: {divisions: true, tiles: 2}, on_code_change: warn}"),

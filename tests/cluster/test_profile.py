@@ -25,7 +25,7 @@ pytestmark = [
     ),
 ]
 PROFILE = ROOT / "slurm" / "config.v9+.yaml"
-GPU_RULES = ("dsm", "fit", "fit_division", "texture")
+GPU_RULES = ("cityscale", "stereo", "dsm", "fit", "fit_division", "texture")
 
 
 def dry_run(workflow: Workflow, *arguments: str) -> str:

@@ -33,7 +33,7 @@ max-jobs-per-timespan: 30/1m
 config: ["workflow={pack: {divisions: true, tiles: 3}}"]
 default-resources: {slurm_partition: cpu, mem_mb: "500 * attempt", runtime: 30m}
 set-resources:
-  dsm: {slurm_partition: gpu, gpu: 1, gpu_model: h100, mem_mb: "max(16000, 100) * attempt", runtime: "2h"}
+  stereo: {slurm_partition: gpu, gpu: 1, gpu_model: h100, mem_mb: "max(16000, 100) * attempt", runtime: "2h"}
   mesh: {gres: "gpu:a100:2", mem_mb: mem_of_input}
 """
 
@@ -96,7 +96,7 @@ def test_tiles_of_a_pack_side_by_side_take_less_time_and_more_memory(demo: Confi
 
 def test_requests_are_read_for_the_first_attempt(tmp_path: Path) -> None:
     asked = profile(tmp_path, SLURM)
-    dsm, mesh, other = (asked.requests(rule) for rule in ("dsm", "mesh", "texture"))
+    dsm, mesh, other = (asked.requests(rule) for rule in ("stereo", "mesh", "texture"))
     assert (dsm.partition, dsm.gpus, dsm.gpu_model, dsm.mem_mb, dsm.runtime_min) == ("gpu", 1, "h100", 16000, 120)
     assert (mesh.gpus, mesh.gpu_model, mesh.mem_mb) == (2, "a100", None)
     assert (other.partition, other.gpus, other.mem_mb, other.runtime_min) == ("cpu", 0, 500, 30)
@@ -105,7 +105,7 @@ def test_requests_are_read_for_the_first_attempt(tmp_path: Path) -> None:
 
 def test_a_throttle_bounds_the_time(demo: Config, tmp_path: Path) -> None:
     slow = profile(tmp_path, "executor: slurm\njobs: 1000\nmax-jobs-per-timespan: 1/10m\n")
-    assert forecast(demo, reference_table(), slow).wall_h == pytest.approx(26 / 6)
+    assert forecast(demo, reference_table(), slow).wall_h == pytest.approx(34 / 6)
 
 
 def test_no_profile_there(tmp_path: Path) -> None:
@@ -115,6 +115,6 @@ def test_no_profile_there(tmp_path: Path) -> None:
 
 def test_the_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["plan", "--config", str(DEMO), "--slots", "2", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["totals"]["jobs"] == 26
+    assert json.loads(capsys.readouterr().out)["totals"]["jobs"] == 34
     (tmp_path / "config.json").write_text(json.dumps(read_config(DEMO).model_dump(mode="json")))
     assert main(["plan", "--config", str(DEMO), "--from", str(tmp_path)]) == DataError.exit_code
