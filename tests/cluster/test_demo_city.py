@@ -13,7 +13,7 @@ from .conftest import ROOT, ClusterRun, need_slurm, products
 from .private import NODES, PrivateCluster, Submitted, wait_for
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
-GPU_RULES = ("cityscale", "stereo", "dsm", "fit", "texture")
+GPU_RULES = ("cityscale", "stereo", "fit", "texture")
 WITH_ACCOUNTING = (
     *("--slurm-status-command", "sacct", "--slurm-efficiency-report"),
     *("--config", "workflow={pack: {divisions: true, tiles: 2}, on_code_change: warn}"),
@@ -45,7 +45,7 @@ def there(accounted: PrivateCluster, tmp_path_factory: pytest.TempPathFactory) -
     def at_work() -> bool:
         begun = {each.job_id for each in accounted.started()}
         return process.poll() is not None or any(
-            job["comment"].startswith("rule_dsm") and job["node"] == "node2" and job["job_id"] in begun
+            job["comment"].startswith("rule_stereo") and job["node"] == "node2" and job["job_id"] in begun
             for job in accounted.jobs()
             if job["state"] == "RUNNING"
         )
@@ -75,7 +75,7 @@ def test_jobs_on_both_nodes_each_gpu_rule_with_one_gpu(there: ClusterRun) -> Non
 def test_the_dead_node_cost_one_start(there: ClusterRun) -> None:
     starts = Counter(each.job_id for each in there.cluster.started())
     again = [each.rule for each in there.cluster.submitted() if starts[each.job_id] > 1]
-    assert len(again) == 1 and again[0].startswith("dsm")
+    assert len(again) == 1 and again[0].startswith("stereo")
 
 
 def accounts(run: ClusterRun) -> list[tuple[Submitted, dict[str, str]]]:
@@ -106,5 +106,5 @@ def test_one_tile_without_its_merges_is_the_jobs_that_the_docs_promise(there: Cl
     there.cluster.forget()
     alone = ("--workflow-profile", "profiles/unpacked", "--slurm-status-command", "sacct")
     there.succeed(*alone, "--forcerun", f"{tile}/dsm.json", "--", f"{tile}/mesh.json")
-    assert sorted(each.rule for each in there.cluster.submitted()) == ["dsm", *["fit_division"] * 4, "mesh"]
+    assert sorted(each.rule for each in there.cluster.submitted()) == ["fuse", *["fit_division"] * 4, "mesh"]
     assert products(there.city) == before

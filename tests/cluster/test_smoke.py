@@ -15,7 +15,7 @@ from .conftest import ClusterRun, products, requests
 from .private import NODES, PrivateCluster, Started, Submitted, wait_for
 
 pytestmark = pytest.mark.slurm
-GPU_RULES = ("cityscale", "stereo", "dsm", "fit", "texture")
+GPU_RULES = ("dsm", "fit", "texture")
 TWO_TILES_A_JOB = ("--config", "workflow={pack: {divisions: true, tiles: 2}, on_code_change: warn}")
 
 
