@@ -8,9 +8,8 @@ import pytest
 from cityweave.cli import main
 from cityweave.errors import ConfigError, DataError
 from cityweave.manifest import Products, Run, run_job
-from cityweave.plan import city_tiles, load_config
+from cityweave.plan import TILE_MANIFESTS, city_tiles, load_config
 from cityweave.status import (
-    TILE_MANIFESTS,
     check_verdict,
     deliver_without,
     quarantined_tiles,

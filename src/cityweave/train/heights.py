@@ -123,6 +123,6 @@ def load_height_unet(path: Path) -> tuple[HeightUNet, dict[str, Any]]:
     tensors, card = load_tensors(path)
     if card.get("kind") != KIND:
         raise DataError(f"{path} holds weights of {card.get('kind', 'an unknown network')!r}; accepted: {KIND!r}")
-    model = HeightUNet(card["width"], card["start_m"], card["fold"])
+    model = HeightUNet(card["width"], card["start_m"], card.get("fold", 2))
     fill_model(model, tensors, path)
     return model.eval(), card
