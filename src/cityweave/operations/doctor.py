@@ -26,7 +26,7 @@ from cityweave.gpu import DEVICE_VARIABLE, visible_gpus
 from cityweave.operations.costs import KINDS
 from cityweave.profiles import Profile, Requests, read_profile
 
-RULES = (*KINDS, "fit_division")
+RULES = (*KINDS, "stereo", "fit_division")
 _COMMAND_S = 30.0
 _FILES_S = 30.0  # how long a file written on a node may take to appear here
 
