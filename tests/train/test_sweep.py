@@ -59,6 +59,12 @@ def test_dotted_keys() -> None:
             parse_assignment(text)
     with pytest.raises(ConfigError, match="has no keys"):
         with_value(values, "loop.steps.more", 1)
+    listed = {"cities": [{"weight": 1.0}, {"weight": 2.0}]}
+    assert with_value(listed, "cities.1.weight", 0.5) == {"cities": [{"weight": 1.0}, {"weight": 0.5}]}
+    assert listed["cities"][1] == {"weight": 2.0}
+    for key in ("cities.2.weight", "cities.last.weight", "cities.-1.weight"):
+        with pytest.raises(ConfigError, match="accepted: a number from 0 to 1"):
+            with_value(listed, key, 1)
 
 
 def write_sweep(tmp_path: Path, **changes: Any) -> str:
@@ -81,6 +87,10 @@ def test_a_sweep_and_its_table(train, tmp_path: Path, capsys: pytest.CaptureFixt
     assert len({row["mae_m"] for row in rows}) > 1
     table = (folder / "results.md").read_text()
     assert "Over seeds" in table and "flat_ground" in table
+    dots, courses = ((folder / name).read_text() for name in ("results.svg", "courses.svg"))
+    figures = len(json.loads((runs[0] / "result.json").read_text())["figures"])
+    assert dots.count("<circle") == 4 * figures and dots.count("learning_rate 0.002") == figures
+    assert courses.count("<polyline") == 2 and "mae_m" in courses
     results = {run: (run / "result.json").stat().st_mtime_ns for run in runs}
     logs = {run: (run / "log.jsonl").read_text() for run in runs}
 

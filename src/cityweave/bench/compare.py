@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from cityweave.bench.plots import short
 from cityweave.bench.record import figure, figures
 from cityweave.errors import ConfigError
 from cityweave.plan import canonical_json
+from cityweave.plots import short
 
 Verdict = Literal["same", "noise", "better", "worse", "changed"]
 TIME_CHANGE = 0.15  # a job's median has to move by this much, and out of the range of the repeats, to be mentioned

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from cityweave.bench.plots import Series, loglog
 from cityweave.operations.costs import KINDS
+from cityweave.plots import Panel, Series, panels
 
 Record = dict[str, Any]
 UNKNOWN = "–"
@@ -51,7 +51,7 @@ def _work_of(axis: str) -> str:
 
 
 def growth_plots(records: Sequence[Record]) -> dict[str, str]:
-    panels = []
+    drawn = []
     for axis, group in axes(records).items():
         if axis == "cores":
             continue
@@ -59,8 +59,9 @@ def growth_plots(records: Sequence[Record]) -> dict[str, str]:
         for y, label in (("work_cpu_s", "CPU seconds of work"), ("peak_rss_mb", "peak memory, MB")):
             lines = [Series(kind, tuple(points(group, kind, x, y))) for kind in KINDS]
             x_label = "km² of a job" if x == "km2" else "source pixels of a job"
-            panels.append((f"by {axis}", x_label, label, [line for line in lines if exponent(line.points) is not None]))
-    return {f"{records[0]['suite']}_growth.svg": loglog(panels)}
+            known = tuple(line for line in lines if exponent(line.points) is not None)
+            drawn.append(Panel(f"by {axis}", x_label, label, known, logarithmic=True, slope_one=True))
+    return {f"{records[0]['suite']}_growth.svg": panels(drawn)}
 
 
 def growth_markdown(records: Sequence[Record], plots_folder: str) -> list[str]:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from cityweave.bench.growth import UNKNOWN, growth_markdown, growth_plots, markdown_table
-from cityweave.bench.plots import Row, dots, short
 from cityweave.bench.record import figure
 from cityweave.operations.costs import KINDS
+from cityweave.plots import Row, dots, short
 
 Record = dict[str, Any]
 

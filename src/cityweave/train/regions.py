@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from html import escape
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,13 @@ from pydantic import Field
 from cityweave.config import Section
 from cityweave.lattice import Window, fade
 from cityweave.manifest import write_json
+from cityweave.plots import Panel, Series, panels
 from cityweave.train.cities import City, sources_of
 from cityweave.train.recipe import Cities
 from cityweave.train.settings import read_yaml, validated
 
 BANDS_M = (0.0, 2.0, 10.0, 25.0, 60.0, 1000.0)  # of true height
 TALL_M = 60.0
-_COLOURS = ("#999999", "#5f6770", "#c0652b", "#1f6f78", "#5b5ea6", "#3a7d44")
 _CURVE_M = (*range(0, 30, 3), *range(30, 60, 6), *range(60, 241, 20))
 Predict = Callable[[np.ndarray, Window], tuple[np.ndarray, np.ndarray]]
 
@@ -219,27 +218,9 @@ def band_table(figures: dict[str, dict[str, dict[str, Any]]]) -> str:
 
 
 def saturation_plot(figures: dict[str, dict[str, dict[str, Any]]]) -> str:
-    """Predicted over true heights, a panel a region: below the diagonal is too low, level is saturated."""
-    side, gap, most_m = 220, 46, 240.0
-    parts = []
-    for number, (region, rows) in enumerate(figures.items()):
-        left = gap + number * (side + gap)
-        parts.append(f'<rect x="{left}" y="{gap}" width="{side}" height="{side}" fill="none" stroke="#999"/>')
-        parts.append(f'<line x1="{left}" y1="{gap + side}" x2="{left + side}" y2="{gap}" stroke="#bbb"/>')
-        parts.append(f'<text x="{left}" y="{gap - 8}">{escape(region)}</text>')
-        parts += [
-            f'<text x="{left + side * m / most_m - 8}" y="{gap + side + 16}">{m}</text>' for m in (0, 60, 120, 180)
-        ]
-        for colour, row in zip(_COLOURS, rows.values(), strict=False):
-            places = ((x / most_m, 1 - min(y, most_m) / most_m) for x, y in row["curve"])
-            dots = " ".join(f"{left + side * x:.1f},{gap + side * y:.1f}" for x, y in places)
-            parts.append(f'<polyline points="{dots}" fill="none" stroke="{colour}" stroke-width="2"/>')
-    methods_of_all = next(iter(figures.values()))
-    for number, (colour, method) in enumerate(zip(_COLOURS, methods_of_all, strict=False)):
-        parts.append(f'<text x="{gap + 130 * number}" y="{gap + side + 40}" fill="{colour}">{escape(method)}</text>')
-    width, height = gap + len(figures) * (side + gap), side + 2 * gap + 10
-    style = 'font-family="system-ui,Helvetica,Arial,sans-serif" font-size="13"'
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" {style}>'
-        f'<rect width="{width}" height="{height}" fill="#fff"/>{"".join(parts)}</svg>\n'
-    )
+    """Predicted over true heights, a panel a region: below the dashed line is too low, level is saturated."""
+    drawn = []
+    for region, rows in figures.items():
+        lines = tuple(Series(method, tuple((x, y) for x, y in row["curve"])) for method, row in rows.items())
+        drawn.append(Panel(region, "true height, m", "predicted, median", lines, slope_one=True))
+    return panels(drawn, columns=3)

@@ -1,4 +1,4 @@
-"""One table of a training, gathered from what its runs wrote."""
+"""One table of a training, and plots, gathered from what its runs wrote."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from cityweave.errors import DataError
+from cityweave.plots import Panel, Row, Series, dots, panels, short
 from cityweave.train.runs import CONFIG, FAILED, RESULT, read_run
 
 LOG = "log.jsonl"
+MOST_LINES = 8  # of one plot
 
 
 def gather(folder: Path) -> str:
-    """Write results.csv and results.md; returns the latter."""
+    """Write results.csv, results.md and, where there are several results, plots; returns results.md."""
     runs = sorted(path.parent for path in folder.glob(f"run-*/{CONFIG}"))
     if not runs:
         raise DataError(
@@ -37,6 +39,8 @@ def gather(folder: Path) -> str:
         parts += ["\nThe same figures without a model.\n", _markdown(list(baselines[0]), baselines)]
     document = "\n".join(parts) + "\n"
     _write(folder / "results.md", document)
+    for name, plot in _plots(folder.name, runs).items():
+        _write(folder / name, plot)
     return document
 
 
@@ -94,21 +98,66 @@ def _baselines(runs: list[Path]) -> list[dict[str, Any]]:
 
 def _over_seeds(runs: list[Path]) -> str:
     """Runs that differ in nothing but their seed, put together."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for run in runs:
-        if result := _result(run):
-            changes = {key: value for key, value in result["changes"].items() if key != "seed"}
-            groups.setdefault(json.dumps(changes), []).append(result)
+    groups = _groups(runs)
     if all(len(group) < 2 for group in groups.values()):
         return ""
     rows = []
-    for changes_text, group in groups.items():
-        row: dict[str, Any] = {**json.loads(changes_text), "seeds": len(group)}
-        for name in _figures(group[0]):
-            values = [result["figures"][name] for result in group]
+    for changes, group in groups.items():
+        results = list(group.values())
+        row: dict[str, Any] = {**json.loads(changes), "seeds": len(group)}
+        for name in _figures(results[0]):
+            values = [result["figures"][name] for result in results]
             row[name] = f"{statistics.fmean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
         rows.append(row)
     return _markdown(list(rows[0]), rows)
+
+
+def _groups(runs: list[Path]) -> dict[str, dict[Path, dict[str, Any]]]:
+    """Changes as JSON -> the runs that differ in nothing else but their seed -> results."""
+    groups: dict[str, dict[Path, dict[str, Any]]] = {}
+    for run in runs:
+        if result := _result(run):
+            changes = {key: value for key, value in result["changes"].items() if key != "seed"}
+            groups.setdefault(json.dumps(changes), {})[run] = result
+    return groups
+
+
+def _plots(name: str, runs: list[Path]) -> dict[str, str]:
+    """Every figure of every change of settings, best ones first, and how the best ones went."""
+    groups = [(_label(changes), group) for changes, group in _groups(runs).items()]
+    if len(groups) < 2:
+        return {}
+    watch = next(iter(groups[0][1].values()))["watch"]
+
+    def mean(group: dict[Path, dict[str, Any]], figure: str) -> float:
+        return statistics.fmean(result["figures"][figure] for result in group.values())
+
+    groups.sort(key=lambda named: mean(named[1], watch))
+    figures = _figures(next(iter(groups[0][1].values())))
+    rows = [
+        (
+            figure,
+            [
+                Row(label, tuple(r["figures"][figure] for r in group.values()), short(mean(group, figure)))
+                for label, group in groups
+            ],
+        )
+        for figure in figures
+    ]
+    lines = tuple(Series(label, _course(next(iter(group)), watch)) for label, group in groups[:MOST_LINES])
+    course = Panel(f"{name}: the best, first seed", "step", watch, lines)
+    return {"results.svg": dots(name, rows), "courses.svg": panels([course])}
+
+
+def _label(changes: str) -> str:
+    values = json.loads(changes)
+    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in values.items()) or "as it is"
+
+
+def _course(run: Path, watch: str) -> tuple[tuple[float, float], ...]:
+    """Validations by step."""
+    lines = [json.loads(line) for line in (run / LOG).read_text().splitlines()]
+    return tuple((line["step"], line["validation"][watch]) for line in lines if "validation" in line)
 
 
 def _markdown(columns: list[str], rows: list[dict[str, Any]]) -> str:

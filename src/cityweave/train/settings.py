@@ -107,17 +107,20 @@ def validated(model: type[Settings], values: Mapping[str, Any], where: str) -> S
 
 
 def with_value(values: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
-    """A copy with one dotted key set."""
+    """A copy with one dotted key set; a number is an entry of a list, from 0."""
+    return dict(_with_value(values, key, value))
+
+
+def _with_value(values: Any, key: str, value: Any) -> Any:
     head, _, rest = key.partition(".")
-    copy = dict(values)
-    if not rest:
-        copy[head] = value
-        return copy
-    inner = copy.get(head, {})
-    if not isinstance(inner, Mapping):
-        raise ConfigError(f"{key}: {head} holds {inner!r}, which has no keys")
-    copy[head] = with_value(inner, rest, value)
-    return copy
+    if isinstance(values, list):
+        if not head.isdecimal() or int(head) >= len(values):
+            raise ConfigError(f"{key}: {head} is no entry of the list; accepted: a number from 0 to {len(values) - 1}")
+        changed = _with_value(values[int(head)], rest, value) if rest else value
+        return [changed if number == int(head) else entry for number, entry in enumerate(values)]
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{key}: what is to hold it is {values!r}, which has no keys")
+    return {**values, head: _with_value(values.get(head, {}), rest, value) if rest else value}
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:

@@ -1,4 +1,4 @@
-"""Plots of records as SVG files, on white, readable wherever Markdown shows them."""
+"""Plots as SVG files, on white, readable wherever Markdown shows them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,17 @@ _FONT = 'font-family="system-ui,Segoe UI,Roboto,Helvetica,Arial,sans-serif"'
 @dataclass(frozen=True)
 class Series:
     name: str
-    points: tuple[tuple[float, float], ...]  # all above zero
+    points: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Panel:
+    title: str
+    x_label: str
+    y_label: str
+    lines: tuple[Series, ...]
+    logarithmic: bool = False  # all figures are above zero then
+    slope_one: bool = False  # a line of slope 1 to compare with: y = x, or through the middle of a logarithmic panel
 
 
 @dataclass(frozen=True)
@@ -88,64 +98,77 @@ def dots(title: str, panels: Sequence[tuple[str, Sequence[Row]]]) -> str:
     return _svg(width, round(y + 12), parts)
 
 
-def loglog(panels: Sequence[tuple[str, str, str, Sequence[Series]]], columns: int = 2) -> str:
-    """Panels of (title, x label, y label, lines) on logarithmic axes, with a line of slope 1 to compare with."""
-    w, h, gap_x, gap_y = 430, 330, 10, 10
-    rows = math.ceil(len(panels) / columns)
+def panels(drawn: Sequence[Panel], columns: int = 2) -> str:
+    """Lines over lines, a panel beside the other."""
+    w, h, gap = 430, 330, 10
     parts = []
-    for number, panel in enumerate(panels):
-        x, y = (number % columns) * (w + gap_x), (number // columns) * (h + gap_y)
-        parts.append(f'<g transform="translate({x},{y})">' + "\n".join(_panel(*panel, w, h)) + "</g>")
-    return _svg(columns * (w + gap_x), rows * (h + gap_y), parts)
+    for number, panel in enumerate(drawn):
+        x, y = (number % columns) * (w + gap), (number // columns) * (h + gap)
+        parts.append(f'<g transform="translate({x},{y})">' + "\n".join(_panel(panel, w, h)) + "</g>")
+    columns, rows = min(columns, len(drawn)), math.ceil(len(drawn) / columns)
+    return _svg(columns * (w + gap), rows * (h + gap), parts)
 
 
-def _panel(title: str, x_label: str, y_label: str, lines: Sequence[Series], w: int, h: int) -> list[str]:
+def _panel(panel: Panel, w: int, h: int) -> list[str]:
     left, right, top, bottom = 62, 104, 40, 46
-    xs = [p[0] for line in lines for p in line.points]
-    ys = [p[1] for line in lines for p in line.points]
-    parts = [_text(left, 22, title, size=14)]
+    log = panel.logarithmic
+    stretched = math.log10 if log else float
+    xs = [stretched(p[0]) for line in panel.lines for p in line.points]
+    ys = [stretched(p[1]) for line in panel.lines for p in line.points]
+    parts = [_text(left, 22, panel.title, size=14)]
     if not xs:
         return [*parts, _text(left, 60, "no figures", colour="#626a73")]
-    x0, x1 = math.log10(min(xs)) - 0.06, math.log10(max(xs)) + 0.06
-    y0, y1 = math.log10(min(ys)) - 0.08, math.log10(max(ys)) + 0.08
+    (x0, x1), (y0, y1) = _reach(xs, log), _reach(ys, log)
 
-    def at(x: float, y: float) -> tuple[float, float]:
-        u = left + (math.log10(x) - x0) / (x1 - x0) * (w - left - right)
-        return u, h - bottom - (math.log10(y) - y0) / (y1 - y0) * (h - top - bottom)
+    def across(x: float) -> float:
+        return left + (x - x0) / (x1 - x0) * (w - left - right)
 
-    for tick in _ticks(y0, y1):
-        v = at(10**x0, tick)[1]
+    def down(y: float) -> float:
+        return h - bottom - (y - y0) / (y1 - y0) * (h - top - bottom)
+
+    ticks = _log_ticks if log else _ticks
+    for tick in ticks(y0, y1):
+        v = down(stretched(tick))
         parts.append(f'<path d="M{left},{v:.1f}H{w - right}" stroke="#e2e0da"/>')
         parts.append(_text(left - 6, v + 4, f"{tick:g}", "end", "#626a73", 11))
-    for tick in _ticks(x0, x1):
-        u = at(tick, 10**y0)[0]
+    for tick in ticks(x0, x1):
+        u = across(stretched(tick))
         parts.append(f'<path d="M{u:.1f},{top}V{h - bottom}" stroke="#e2e0da"/>')
         parts.append(_text(u, h - bottom + 15, f"{tick:g}", "middle", "#626a73", 11))
-    parts.append(_text((left + w - right) / 2, h - 12, x_label, "middle", "#626a73", 12))
-    parts.append(_text(w - right, 22, y_label, "end", "#626a73", 12))
-    parts.append(_slope_one(at, x0, x1, y0, y1))
-    ends = sorted((at(*line.points[-1])[1], k) for k, line in enumerate(lines))
+    parts.append(_text((left + w - right) / 2, h - 12, panel.x_label, "middle", "#626a73", 12))
+    parts.append(_text(w - right, 22, panel.y_label, "end", "#626a73", 12))
+    if panel.slope_one:
+        off = (y0 + y1 - x0 - x1) / 2 if log else 0.0
+        a, b = max(x0, y0 - off), min(x1, y1 - off)
+        path = f"M{across(a):.1f},{down(a + off):.1f}L{across(b):.1f},{down(b + off):.1f}"
+        parts.append(f'<path d="{path}" stroke="#9aa2ab" stroke-dasharray="5 4" fill="none"/>')
+    drawn = [[(across(stretched(x)), down(stretched(y))) for x, y in line.points] for line in panel.lines]
     previous = -100.0
-    for v, k in ends:
-        line, colour = lines[k], _COLOURS[k % len(_COLOURS)]
-        spots = [at(*point) for point in line.points]
+    for _, k in sorted((spots[-1][1], k) for k, spots in enumerate(drawn) if spots):
+        spots, colour = drawn[k], _COLOURS[k % len(_COLOURS)]
         path = " ".join(f"{a:.1f},{b:.1f}" for a, b in spots)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts += [f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3" fill="{colour}"/>' for a, b in spots]
-        previous = max(v + 4, previous + 13)
-        parts.append(_text(w - right + 6, previous, line.name, colour=colour, size=12))
+        previous = max(spots[-1][1] + 4, previous + 13)
+        parts.append(_text(w - right + 6, previous, panel.lines[k].name, colour=colour, size=12))
     return parts
 
 
-def _slope_one(at, x0: float, x1: float, y0: float, y1: float) -> str:  # type: ignore[no-untyped-def]
-    """Through the middle, cut at the panel's edges."""
-    mx, my = (x0 + x1) / 2, (y0 + y1) / 2
-    reach = min(x1 - mx, y1 - my)
-    (a, b), (c, d) = (at(10 ** (mx + s * reach), 10 ** (my + s * reach)) for s in (-1, 1))
-    return f'<path d="M{a:.1f},{b:.1f}L{c:.1f},{d:.1f}" stroke="#9aa2ab" stroke-dasharray="5 4" fill="none"/>'
+def _reach(values: Sequence[float], log: bool) -> tuple[float, float]:
+    """Of an axis: a bit beyond what it shows."""
+    low, high = min(values), max(values)
+    beyond = 0.07 if log else 0.04 * (high - low) or 0.5
+    return low - beyond, high + beyond
 
 
 def _ticks(low: float, high: float) -> list[float]:
+    """Four to nine round numbers."""
+    coarse = 10.0 ** math.floor(math.log10(high - low))
+    step = next(coarse * f for f in (0.1, 0.2, 0.5, 1.0) if (high - low) / (coarse * f) <= 9 or f == 1.0)
+    return [round(k * step, 10) for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
     """1, 2, 5 of every decade where the axis is short, else powers of ten."""
     factors = (1, 2, 5) if high - low < 2.5 else (1,)
     found = [f * 10.0**e for e in range(math.floor(low), math.ceil(high) + 1) for f in factors]
