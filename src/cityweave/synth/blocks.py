@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from cityweave.synth.blocks_dense import hall, offices, ring, slabs, tower
-from cityweave.synth.blocks_green import houses, park, rows, sport, square
+from cityweave.synth.blocks_green import houses, lanes, park, rows, sport, square
 from cityweave.synth.layout import SIDEWALK_M, Layout, inset
 from cityweave.synth.noise import CODE_BLOCK, generator, value_noise
 from cityweave.synth.planting import Quad
@@ -52,6 +52,7 @@ FILLERS: dict[str, Callable[[Builder, Layout, Quad, np.random.Generator, float],
     "offices": offices,
     "houses": houses,
     "rows": rows,
+    "lanes": lanes,
     "tower": tower,
     "hall": hall,
     "park": park,

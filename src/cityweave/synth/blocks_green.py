@@ -93,6 +93,47 @@ def rows(b: Builder, layout: Layout, lot: Quad, rng: np.random.Generator, max_he
                 flat(b, layout, shed, 2.4, look(rng, Style.BLANK, TILES), 0.0)
 
 
+def lanes(b: Builder, layout: Layout, lot: Quad, rng: np.random.Generator, max_height_m: float) -> None:
+    """Narrow houses wall to wall, none like its neighbour, with lean-tos and sheds in small yards behind."""
+    b.label(lot, Label.PAVING)
+    for row in range(2):
+        side = part(lot, 0.0, 1.0, 0.0, 0.5) if row == 0 else part(lot, 0.0, 1.0, 0.5, 1.0)[[2, 3, 0, 1]]
+        width, depth = edge_length(side, 0), edge_length(side, 1)
+        front = rng.uniform(0.5, 2.5)
+        usual, left = float(rng.choice([3.2, 5.8, 8.4])), 0.3
+        while left + 4.2 < width:
+            wide = min(rng.uniform(4.2, 8.5), width - 0.3 - left)
+            if wide >= 3.6 and rng.random() < 0.95:
+                plot = part(side, left / width, (left + wide) / width, front / depth, 0.985)
+                _narrow_house(b, layout, plot, usual, rng)
+            left += wide + 0.05
+
+
+def _narrow_house(b: Builder, layout: Layout, plot: Quad, usual_m: float, rng: np.random.Generator) -> None:
+    depth = edge_length(plot, 1)
+    d = min(rng.uniform(7.0, 13.0), depth - 3.0)
+    height = usual_m + float(rng.choice([0.0, 0.0, 2.6])) + rng.uniform(-0.4, 0.4)
+    body, style = part(plot, 0.0, 1.0, 0.0, d / depth), Style.BRICK if rng.random() < 0.6 else Style.PLASTER
+    if rng.random() < 0.6:
+        flat(b, layout, body, height, look(rng, style, FLATS), 0.0)
+    else:
+        pitched(b, layout, body, height, rng.uniform(0.4, 0.8), look(rng, style, TILES))
+    yard = d / depth + 0.002
+    if rng.random() < 0.55:
+        end = min(yard + rng.uniform(2.0, 6.0) / depth, 0.8)
+        across = rng.uniform(0.45, 0.98)
+        if end > yard + 1.5 / depth:
+            flat(b, layout, part(plot, 0.02, across, yard, end), rng.uniform(2.4, 3.6), look(rng, style, FLATS), 0.0)
+            yard = end + 0.002
+    if rng.random() < 0.7 and yard < 0.9:
+        b.label(part(plot, 0.0, 1.0, yard, 1.0), Label.GRASS if rng.random() < 0.5 else Label.GARDEN)
+    if rng.random() < 0.45 and yard < 1 - 4.0 / depth:
+        shed = part(plot, 0.05, rng.uniform(0.4, 0.95), 1 - 2.6 / depth, 0.99)
+        flat(b, layout, shed, rng.uniform(2.1, 2.8), look(rng, Style.BLANK, FLATS), 0.0)
+    if rng.random() < 0.3 and yard < 0.8:
+        plant(b, layout, rng, at(plot, rng.uniform(0.3, 0.7), (yard + 0.9) / 2), True)
+
+
 def park(b: Builder, layout: Layout, lot: Quad, rng: np.random.Generator, max_height_m: float) -> None:
     """Grass, crossing paths, a pond, groups of trees, a playing court."""
     b.label(lot, Label.GRASS)

@@ -27,6 +27,12 @@ STYLES: dict[str, CityStyle] = {
         bend=1.6,
         tone=(1.0, 0.97, 0.9),
     ),
+    "lanes": CityStyle(
+        (("lanes", 0.66), ("rows", 0.1), ("park", 0.1), ("square", 0.04), ("houses", 0.06), ("hall", 0.04)),
+        pitch=(0.85, 0.75),
+        bend=1.3,
+        tone=(1.0, 0.98, 0.95),
+    ),
     "skyline": CityStyle(
         (("tower", 0.48), ("offices", 0.27), ("ring", 0.12), ("park", 0.06), ("square", 0.02), ("hall", 0.05)),
         bend=0.2,
