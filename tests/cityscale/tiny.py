@@ -58,3 +58,12 @@ def tiny_marigold(folder: Path, prediction_type: str = "v_prediction") -> Path:
     ).save_pretrained(folder / "vae")
     DDIMScheduler(prediction_type=prediction_type, timestep_spacing="trailing").save_pretrained(folder / "scheduler")
     return folder
+
+
+def marigold_weights(folder: Path, **card: Any) -> Path:
+    from cityweave.cityscale.marigold import MarigoldBackbone
+
+    model = CityScale(MarigoldBackbone.from_folder(str(tiny_marigold(folder / "model"))), "fpn", 20.0)
+    path = folder / "marigold.safetensors"
+    save_tensors(path, model.state_dict(), {**model.card(), "gsd_m": 0.5, "window_px": 64, "highest_m": 100.0, **card})
+    return path

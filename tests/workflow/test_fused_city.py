@@ -16,7 +16,7 @@ from cityweave.lattice import Window
 from cityweave.manifest import Manifest, Run
 from cityweave.operations.upkeep import Unit, Upkeep
 from cityweave.plan import city_tiles, dsm_box
-from tests.cityscale.tiny import small_weights
+from tests.cityscale.tiny import marigold_weights, small_weights
 
 from .conftest import Workflow
 from .test_mini_city import product_hashes
@@ -98,7 +98,9 @@ def test_same_bytes_in_another_folder_and_a_second_run_does_nothing(
 
 
 def test_a_city_of_one_picture_on_given_ground(fused: Workflow, values: dict, tmp_path: Path) -> None:
-    """No view at all: an orthophoto and a terrain are enough. It shows roofs and ground, and no wall."""
+    """No view at all: an orthophoto and a terrain are enough. It shows roofs and ground, and no wall. Its heights are
+    said by a network of Marigold's classes and folders."""
+    pytest.importorskip("diffusers", reason="make setup EXTRAS=pipelines")
     folder = fused.city / "sources"
     city = {key: value for key, value in values.items() if key != "synth"} | {
         "sources": {
@@ -106,6 +108,7 @@ def test_a_city_of_one_picture_on_given_ground(fused: Workflow, values: dict, tm
             "terrain": {"path": str(folder / "terrain.tif")},
         },
         "dsm": {"method": "cityscale"},
+        "cityscale": values["cityscale"] | {"weights": str(marigold_weights(tmp_path))},
     }
     workflow = Workflow(tmp_path, city)
     workflow.succeed()
