@@ -14,20 +14,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "cityweave"
 # A module may import from lower levels; stages may not import each other.
 LEVELS = [
     {"errors"},
-    {
-        "config",
-        "cores",
-        "grid",
-        "lattice",
-        "codehash",
-        "gpu",
-        "fetched",
-        "machine",
-        "packs",
-        "plots",
-        "profiles",
-        "rpc",
-    },
+    {"codes", "config", "cores", "grid", "lattice", "codehash", "gpu"}
+    | {"fetched", "machine", "packs", "plots", "profiles", "rpc"},
     {"plan", "cameras", "mesh", "rpc_torch"},
     {"manifest"},
     {"aoi", "io", "status", "adopt", "windows"},

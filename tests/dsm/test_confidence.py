@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from cityweave import cores
+from cityweave.codes import FILLED, MEASURED, NONE
 from cityweave.dsm import confidence
-from cityweave.dsm.confidence import FILLED, MEASURED, NONE, Clearness, Clues, sigma_m
+from cityweave.dsm.confidence import Clearness, Clues, sigma_m
 
 SHAPE = (30, 40)
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from cityweave.codes import FILLED, MEASURED, PREDICTED
 from cityweave.config import DsmConfig
-from cityweave.dsm.fuse import FILLED, MEASURED, PREDICTED, Predicted, aligned, blended, fused, mosaic
+from cityweave.dsm.fuse import Predicted, aligned, blended, fused, mosaic
 from cityweave.grid import Box, CellGrid
 from cityweave.io.predictions import Prediction, write_predictions
 from cityweave.lattice import Window, windows_over

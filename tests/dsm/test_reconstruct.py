@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from cityweave import cores
+from cityweave.codes import FILLED, MEASURED
 from cityweave.config import DsmConfig
 from cityweave.dsm.blocks import Block
-from cityweave.dsm.confidence import FILLED, MEASURED
 from cityweave.dsm.hiding import Surroundings, seen_down_to_the_ground
 from cityweave.dsm.reconstruct import HeightModel, reconstruct
 from cityweave.dsm.views import census_stack

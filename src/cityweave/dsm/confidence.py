@@ -16,11 +16,11 @@ import numpy as np
 from numba import njit
 from scipy import ndimage
 
+from cityweave.codes import MEASURED, NONE
 from cityweave.cores import side_by_side
 from cityweave.dsm.surface import median_around
 from cityweave.dsm.views import CENSUS_BITS
 
-NONE, MEASURED, FILLED = 0, 1, 2  # of the source layer
 AROUND_CELLS = 5
 ENOUGH_VIEWS = 4  # below this, single matches are noisy
 UNCONFIRMED_TIMES = 3.0

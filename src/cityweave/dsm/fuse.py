@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
+from cityweave.codes import MEASURED, PREDICTED
 from cityweave.config import DsmConfig
 from cityweave.grid import Box, CellGrid
 from cityweave.io.predictions import read_predictions
 from cityweave.io.resample import known_mean
 from cityweave.lattice import fade
 
-NONE, MEASURED, FILLED, PREDICTED = range(4)  # what `source` says of a cell
 REACH = 1.5  # of a node, in spacings
 _STANDS_M = 2.0  # what is lower, measured and predicted, tells of the offset; the rest of the factor
 _FACTOR_PRIOR_M2 = 40_000.0  # as if 100 cells of 20 m had said 1

@@ -13,9 +13,10 @@ import numpy as np
 
 from cityweave.aoi import TERRAIN, Aoi, ViewLayer
 from cityweave.cameras import fit_local, geodetic_transform
+from cityweave.codes import FILLED, NONE, PREDICTED
 from cityweave.config import Config
 from cityweave.dsm.decks import may_be_decks
-from cityweave.dsm.fuse import FILLED, NONE, PREDICTED, Predicted, aligned, blended, fused, mosaic
+from cityweave.dsm.fuse import Predicted, aligned, blended, fused, mosaic
 from cityweave.dsm.ground import ground_heights
 from cityweave.dsm.holes import fill_holes, spread_smoothly
 from cityweave.dsm.reconstruct import reconstruct

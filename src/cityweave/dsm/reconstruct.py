@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from cityweave.codes import FILLED, MEASURED, NONE
 from cityweave.config import DsmConfig
 from cityweave.dsm.blocks import Block, blocks_of, cropped, pixel_window, window_size
-from cityweave.dsm.confidence import AROUND_CELLS, ENOUGH_VIEWS, FILLED, MEASURED, NONE, Clearness, Clues, sigma_m
+from cityweave.dsm.confidence import AROUND_CELLS, ENOUGH_VIEWS, Clearness, Clues, sigma_m
 from cityweave.dsm.hiding import OCCLUDER_BITS, Surroundings, hiding, seen_down_to_the_ground, shown
 from cityweave.dsm.holes import fill_holes
 from cityweave.dsm.sgm import aggregate, winners

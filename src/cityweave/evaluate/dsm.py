@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from cityweave.codes import MEASURED, PREDICTED
+
 # Values of the source layer: this cell's height was matched, or predicted from a picture; else it was filled.
-MEASURED, PREDICTED = 1, 3
 _BIN_M = 0.001
 _RANGE_M = 60.0  # errors beyond are counted at the end of the histogram; sums stay exact
 _MAD_TO_SIGMA = 1.4826

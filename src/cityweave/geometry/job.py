@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from cityweave import gpu
+from cityweave.codes import FILLED
 from cityweave.config import Config, GeometryConfig
 from cityweave.errors import DataError, Quarantine
 from cityweave.geometry import direct, marching
@@ -29,7 +30,6 @@ from cityweave.manifest import Manifest, Products, Run, run_job
 from cityweave.mesh import TileMesh, save_levels
 from cityweave.plan import city_tiles, dsm_box, halos_m
 
-FILLED = 2  # in the layer `source` of a height model
 PIECE_HALO_CELLS = 4  # what a division's mesh reaches beyond it before it is cut: nothing is blended
 
 
