@@ -183,8 +183,8 @@ class DsmConfig(Section):
     )
     terrain: Literal["estimated", "given", "flat"] | None = Field(
         None,
-        description="what cityscale stands on: sources.terrain, or flat ground at flat_m; default: given, and with "
-        "fused estimated from stereo",
+        description="what predicted heights stand on: sources.terrain, or flat ground at flat_m; default: given, and "
+        "with fused estimated from stereo",
     )
     flat_m: float | None = Field(None, description="height of the ground, with terrain: flat")
     trust_m: float = Field(

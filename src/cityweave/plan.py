@@ -256,6 +256,12 @@ def occluders_lean(config: Config) -> float:
     return max(lean, 1 / math.tan(math.radians(refine.pitch_deg))) if refine.rounds else lean
 
 
+def told_by_a_picture(config: Config) -> bool:
+    """Whether an orthophoto alone gives a tile heights: then no view need show it."""
+    dsm = config.dsm
+    return dsm.method == "cityscale" or (dsm.method == "fused" and dsm.terrain in ("given", "flat"))
+
+
 def ingest_halo_m(config: Config) -> float:
     """What an AOI holds around its core. Texture reads its occluders from neighbours' meshes, not from the AOI."""
     if config.ingest.halo_m is not None:
@@ -415,6 +421,8 @@ def stage_params(config: Config, stage: str) -> dict[str, Any]:
         }
     elif stage == "ingest":
         params["derived"] = {"halo_m": ingest_halo_m(config), "gsd_m": config.dsm.gsd_m}
+        if told_by_a_picture(config):
+            params["derived"] |= {"views_needed": False}
     elif stage == "cityscale":
         params["derived"] = {"halo_m": cityscale_halo_m(config)}
     elif stage == "dsm":

@@ -10,9 +10,13 @@ import pytest
 
 from cityweave.aoi import INVALID, AoiWriter, compound_crs_wkt
 from cityweave.cameras import RPC, PolyCamera, geodetic_transform
+from cityweave.codes import PREDICTED
 from cityweave.dsm import job
 from cityweave.grid import Tile
+from cityweave.io.predictions import Prediction, write_predictions
+from cityweave.lattice import windows_over
 from cityweave.manifest import Manifest, Products, Run, run_job
+from cityweave.plan import dsm_box
 from tests.dsm.conftest import Town
 
 CRS = "EPSG:32637"
@@ -115,6 +119,35 @@ def test_an_unusable_tile_is_quarantined_with_the_reason(
     assert reason in (manifest.quarantined or "")
     assert TILE.name in (manifest.quarantined or "")
     assert manifest.values["products"] == []
+
+
+@pytest.mark.parametrize("ground", [{}, {"terrain": "flat", "flat_m": Z0_M}])
+def test_a_picture_on_known_ground_stands_in_for_what_cannot_be_measured(
+    run: Run, small_town: Town, ground: dict
+) -> None:
+    values = json.loads((run.folder / "config.json").read_text())
+    values["sources"]["ortho"] = [{"name": "photo", "path": "photo.tif"}]
+    values["dsm"] = {"method": "fused", **ground}
+    (run.folder / "config.json").write_text(json.dumps(values))
+    run = Run.open(run.folder)
+    ingest(run, small_town, range(1))
+
+    def windows(products: Products) -> None:
+        with products.path("windows", ".zarr") as path:
+            windows = list(windows_over(dsm_box(run.config, TILE), 512, 0.5))
+            write_predictions(path, [Prediction(w, *np.full((2, *w.grid.shape), 7, np.float32)) for w in windows])
+
+    run_job(run, "cityscale", windows, tile=TILE, inputs={})
+    job.stereo(run, TILE)
+    job.run(run, TILE)
+    manifest = Manifest.read(run.manifest_path("dsm", TILE))
+    if not ground:
+        assert "1 usable view" in (manifest.quarantined or "") and "dsm.terrain: given" in (manifest.quarantined or "")
+        return
+    found = job.read_layers(manifest.product("dsm"))
+    assert (found["source"] == PREDICTED).all()
+    assert np.allclose(found["dsm"], Z0_M + 7) and np.allclose(found["dtm"], Z0_M)
+    assert "1 usable view" in manifest.notes["not_measured"] and manifest.notes["predicted_share"] == 1.0
 
 
 def test_heights_at_the_end_of_the_search_are_a_warning() -> None:

@@ -65,7 +65,7 @@ def blended(stores: Iterable[Path], grid: CellGrid) -> Predicted:
 def mosaic(parts: Mapping[tuple[Box, CellGrid], Mapping[str, np.ndarray]], grid: CellGrid) -> dict[str, np.ndarray]:
     """Layers of several tiles on one grid: halos first, then cores, so that every cell is its owner's if it has one."""
     out: dict[str, np.ndarray] = {}
-    for name, like in next(iter(parts.values())).items():
+    for name, like in next(iter(parts.values()), {}).items():
         out[name] = np.full(grid.shape, np.nan if like.dtype.kind == "f" else 0, like.dtype)
     for whole in (True, False):
         for (core, own), layers in parts.items():

@@ -104,9 +104,11 @@ def predict(run: Run, tile: Tile) -> None:
         stores = [each.product("windows") for each in manifests if not each.quarantined]
         grid = CellGrid.covering(dsm_box(config, tile), config.dsm.gsd_m)
         if config.dsm.method == "fused":
-            layers, notes = _fused(run, tile, beside, stores, grid)
+            layers, notes = _fused(run, tile, aoi, beside, stores, grid)
         else:
-            layers, notes = predicted_heights(config, tile, aoi, blended(stores, grid), grid)
+            ground = told_ground(config, aoi, grid, tile)
+            assert ground is not None  # a configuration without one is refused
+            layers, notes = predicted_heights(config, tile, blended(stores, grid), ground)
         with products.path("dsm", ".zarr") as path:
             write_heights(path, grid, layers, aoi)
         products.notes |= notes
@@ -115,24 +117,30 @@ def predict(run: Run, tile: Tile) -> None:
 
 
 def _fused(
-    run: Run, tile: Tile, beside: list[Tile], stores: list[Path], grid: CellGrid
+    run: Run, tile: Tile, aoi: Aoi, beside: list[Tile], stores: list[Path], grid: CellGrid
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Measured and predicted; only predicted, by the scale of what was measured around, where nothing could be."""
     manifests = {other: Manifest.read(run.manifest_path("stereo", other)) for other in beside}
-    if reason := manifests[tile].quarantined:
-        raise Quarantine(reason)
     parts = {
         (other.core, CellGrid.covering(dsm_box(run.config, other), grid.gsd_m)): read_layers(each.product("stereo"))
         for other, each in manifests.items()
         if not each.quarantined
     }
     around = CellGrid.covering(dsm_box(run.config, tile).grow(fusing_reach_m(run.config)), grid.gsd_m)
-    measured = mosaic(parts, around)
-    predicted = aligned(blended(stores, around), measured, around, run.config.dsm)
     window = around.window_of(grid)
-    own = {name: np.ascontiguousarray(layer[window]) for name, layer in measured.items()}
+    measured, predicted = mosaic(parts, around), blended(stores, around)
+    if parts:
+        predicted = aligned(predicted, measured, around, run.config.dsm)
     cut = Predicted(predicted.metres[window], predicted.sigma[window])
-    if run.config.dsm.terrain == "given":
-        own["dtm"] = given_ground(Aoi(Manifest.read(run.manifest_path("ingest", tile)).product("aoi")), grid, tile)
+    ground = told_ground(run.config, aoi, grid, tile)
+    if reason := manifests[tile].quarantined:
+        if ground is None:
+            raise Quarantine(f"{reason}; with a terrain (dsm.terrain: given) the orthophoto could tell its heights")
+        layers, notes = predicted_heights(run.config, tile, cut, ground)
+        return layers, notes | {"not_measured": reason}
+    own = {name: np.ascontiguousarray(layer[window]) for name, layer in measured.items()}
+    if ground is not None:
+        own["dtm"] = ground
     layers = fused(own, cut)
     notes = manifests[tile].values["notes"] | {
         "terrain": run.config.dsm.terrain or "estimated",
@@ -142,14 +150,12 @@ def _fused(
 
 
 def predicted_heights(
-    config: Config, tile: Tile, aoi: Aoi, predicted: Predicted, grid: CellGrid
+    config: Config, tile: Tile, predicted: Predicted, ground: np.ndarray
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """What a picture tells, on the ground that is given."""
+    """What a picture tells, on the ground that is told."""
     known = np.isfinite(predicted.metres)
     if known.mean() < MIN_MEASURED:
         raise Quarantine(f"{tile.name}: the orthophoto shows {known.mean():.1%} of it; {MIN_MEASURED:.0%} are needed")
-    flat = config.dsm.flat_m
-    ground = given_ground(aoi, grid, tile) if flat is None else np.full(grid.shape, np.float32(flat))
     dsm = fill_holes(np.where(known, ground + predicted.metres, np.nan), config.dsm.small_hole_cells, 1.0)
     source = np.where(known, PREDICTED, np.where(np.isfinite(dsm), FILLED, NONE)).astype(np.uint8)
     layers = {
@@ -158,14 +164,24 @@ def predicted_heights(
         "sigma": predicted.sigma.astype(np.float32),
         "count": known.astype(np.uint8),
         "source": source,
-        "deck": np.zeros(grid.shape, np.uint8),
+        "deck": np.zeros(ground.shape, np.uint8),
     }
+    flat = config.dsm.flat_m
     notes = {
         "terrain": "given" if flat is None else f"flat at {flat:g} m",
         "predicted_share": round(float(known.mean()), 4),
         "median_sigma_m": round(float(np.median(predicted.sigma[known])), 3),
     }
     return layers, notes
+
+
+def told_ground(config: Config, aoi: Aoi, grid: CellGrid, tile: Tile) -> np.ndarray | None:
+    """Ground of a file, or flat; None where it is to be estimated from what is measured."""
+    if config.dsm.flat_m is not None:
+        return np.full(grid.shape, np.float32(config.dsm.flat_m))
+    if config.dsm.terrain == "given" or config.dsm.method == "cityscale":
+        return given_ground(aoi, grid, tile)
+    return None
 
 
 def given_ground(aoi: Aoi, grid: CellGrid, tile: Tile) -> np.ndarray:

@@ -38,7 +38,7 @@ from cityweave.io.satellite import (
     view_angles,
 )
 from cityweave.manifest import Manifest, Products, Run, run_job
-from cityweave.plan import ingest_halo_m, resolved_sources, vertical_grid
+from cityweave.plan import ingest_halo_m, resolved_sources, told_by_a_picture, vertical_grid
 
 _CORE_SAMPLES = 64  # along a core's side, when asking whether a view shows it
 _FROM_SURVEY = ("acquired", "sun_azimuth_deg", "sun_elevation_deg")  # facts of the file, whatever the city
@@ -139,7 +139,9 @@ def ingest_tile(
             for source in sources.ortho
             if add_ortho(aoi, source, city.crs, extent, ortho_facts[source.name])
         ]
-        if not written and (sources.views or not orthos):  # a city may do without views, a tile alone may not
+        # A city may do without views; a tile alone only where a picture and its ground tell heights, too.
+        alone = bool(orthos) and (not sources.views or told_by_a_picture(config))
+        if not written and not alone:
             raise Quarantine(f"{tile.name}: no usable view; " + "; ".join(refused or ["the city has no view"]))
         for layer, heights in layers.items():
             aoi.add_raster(layer, heights, grid)
