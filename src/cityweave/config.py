@@ -173,6 +173,9 @@ class CityscaleConfig(Section):
     )
     window_m: float = Field(256.0, ge=32, description="side of a window; the next one begins at its middle")
     samples: int = Field(1, ge=1, le=32, description="predictions of a window, each from noise of its own; their mean")
+    sun: Literal["south", "north"] | None = Field(
+        None, description="where the sun stood, for weights that expect it in the south; default: by the latitude"
+    )
 
 
 class DsmConfig(Section):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,10 +11,10 @@ import pytest
 pytest.importorskip("torch", reason="make setup EXTRAS=models")
 
 from cityweave.aoi import INVALID, Aoi, AoiWriter, compound_crs_wkt
-from cityweave.cityscale.job import _predict, picture_in
+from cityweave.cityscale.job import _predict, picture_in, sun_side
 from cityweave.cityscale.weights import require_cityscale
 from cityweave.errors import ConfigError, DataError
-from cityweave.grid import CellGrid, Tile
+from cityweave.grid import Box, CellGrid, Tile
 from cityweave.lattice import Window
 from cityweave.manifest import Run
 from cityweave.plan import load_config
@@ -23,7 +24,7 @@ WEST, EAST = Tile(0, 0, 64), Tile(1, 0, 64)
 WINDOW = Window(0, 0, 256, 0.5)  # both tiles, and as much north of them
 
 
-def store(path: Path, tile: Tile, value: float, dtype: type = np.uint8, bands: int = 3, gsd_m: float = 0.5, **more):  # type: ignore[no-untyped-def]
+def store(path: Path, tile: Tile, value: Any, dtype: type = np.uint8, bands: int = 3, gsd_m: float = 0.5, **more):  # type: ignore[no-untyped-def]
     grid = CellGrid.covering(tile.core.grow(8), gsd_m)
     image = np.full((bands, *grid.shape), value, dtype)
     wkt = compound_crs_wkt("EPSG:32637", None)
@@ -79,6 +80,43 @@ def test_a_window_that_shows_nothing_is_left_out_and_said(tmp_path: Path, city_v
     (only,) = predicted
     assert np.isnan(only.metres[:, :80]).all() and np.isfinite(only.metres[:, 90:]).all()
     assert _predict(run, windows[1:], [aoi], 0.5)[0] == []
+
+
+@pytest.mark.parametrize("knows", ["south", "anywhere"])
+@pytest.mark.parametrize("sun", ["south", "north"])
+def test_pictures_are_turned_over_for_a_network_that_knows_the_sun_in_the_south(
+    tmp_path: Path, city_values: dict, monkeypatch: pytest.MonkeyPatch, knows: str, sun: str
+) -> None:
+    seen = []
+
+    class Echo:
+        """Says how bright it is."""
+
+        def heights(self, picture: np.ndarray, noise: object, samples: int) -> tuple[np.ndarray, np.ndarray]:
+            seen.append(picture)
+            return picture[0], picture[1]
+
+    Echo.sun = knows  # type: ignore[attr-defined]
+    monkeypatch.setattr("cityweave.cityscale.predict.open_predictor", lambda *_: Echo())
+    city_values["sources"]["ortho"] = [{"name": "photo", "path": "photo.tif"}]
+    run = Run(tmp_path / "run", load_config(city_values | {"dsm": {"method": "fused"}, "cityscale": {"sun": sun}}))
+    rows = CellGrid.covering(WEST.core.grow(8), 0.5).rows
+    aoi = store(tmp_path / "a", WEST, np.arange(rows, dtype=np.uint8)[:, None])
+    window = Window(0, 0, 128, 0.5)
+    (predicted,), _ = _predict(run, [window], [aoi], 0.5)
+    picture, _ = picture_in([aoi], None, window.grid)
+    assert np.array_equal(predicted.metres, picture[0]) and np.array_equal(predicted.sigma, picture[1])
+    assert np.array_equal(seen[0], picture[:, ::-1] if (knows, sun) == ("south", "north") else picture)
+
+
+def test_where_the_sun_stands_by_the_latitude(city_values: dict) -> None:
+    config, box = load_config(city_values), WINDOW.grid.box
+    assert sun_side(config, box) == "south"
+    southern = load_config(city_values | {"city": city_values["city"] | {"crs": "EPSG:32737"}})
+    at_capetown = Box(500_000, 6_240_000, 500_100, 6_240_100)
+    assert sun_side(southern, at_capetown) == "north"
+    told = load_config(city_values | {"cityscale": {"sun": "south"}})
+    assert sun_side(told, at_capetown) == "south"
 
 
 def test_pictures_that_cannot_be_used_are_refused_before_any_job(tmp_path: Path, city_values: dict) -> None:

@@ -234,6 +234,21 @@ def test_picture_and_height_turn_together(values: dict[str, Any]) -> None:
     assert np.abs(grey - expected).mean() < 4
 
 
+def test_what_is_not_turned_has_north_where_it_was(values: dict[str, Any]) -> None:
+    """Mirrored left and right at most, so the sun stays in the south."""
+    from cityweave.train.data import WindowData
+
+    packs = open_data(WindowData.model_validate(values["data"])).train
+    windows = Sampler(packs, 32, Change(turn=False)).draw(np.random.default_rng(4), 16)
+    places = [np.lib.stride_tricks.sliding_window_view(pack.height_m, (32, 32)).reshape(-1, 32, 32) for pack in packs]
+    every = np.concatenate(places)
+    as_cut, mirrored = (
+        [bool((every == height[:, ::way]).all(axis=(1, 2)).any()) for height in windows.height_m] for way in (1, -1)
+    )
+    assert all(a or b for a, b in zip(as_cut, mirrored, strict=True))
+    assert 2 <= sum(mirrored) <= 14
+
+
 def test_lattice_covers_each_window_once(values: dict[str, Any]) -> None:
     from cityweave.train.data import WindowData
 

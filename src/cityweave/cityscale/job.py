@@ -8,9 +8,11 @@ import numpy as np
 
 from cityweave import gpu
 from cityweave.aoi import Aoi
-from cityweave.cityscale.weights import SHIPPED, check_cells, read_card
+from cityweave.cameras import geodetic_transform
+from cityweave.cityscale.weights import SHIPPED, SOUTH, check_cells, read_card
+from cityweave.config import Config
 from cityweave.errors import ConfigError
-from cityweave.grid import CellGrid, Tile
+from cityweave.grid import Box, CellGrid, Tile
 from cityweave.io.predictions import Prediction, write_predictions
 from cityweave.io.resample import known_mean, picture_of
 from cityweave.lattice import Window, owned
@@ -57,10 +59,27 @@ def _predict(run: Run, windows: list[Window], aois: list[Aoi], gsd_m: float) -> 
     predictor = open_predictor(settings.weights, gpu.in_use())
     predicted = []
     for window, picture, seen in shown:
-        metres, sigma = predictor.heights(picture, partial(window.noise, run.config.seed), settings.samples)
+        over = predictor.sun == SOUTH and sun_side(run.config, window.grid.box) != SOUTH
+        noise = partial(window.noise, run.config.seed)
+        metres, sigma = predictor.heights(_turned_over(picture, over), noise, settings.samples)
+        metres, sigma = _turned_over(metres, over), _turned_over(sigma, over)
         predicted.append(Prediction(window, *(np.where(seen, each, np.nan) for each in (metres, sigma))))
     dark = [window.name for window, _, seen in pictures if seen.mean() < LEAST_KNOWN]
     return predicted, [f"{name}: the picture shows nothing of it" for name in dark]
+
+
+def sun_side(config: Config, box: Box) -> str:
+    """Where the sun stands at noon, by the latitude of the box; between the tropics that is a guess."""
+    if config.cityscale.sun is not None:
+        return config.cityscale.sun
+    x, y = (np.array([(low + high) / 2]) for low, high in ((box.xmin, box.xmax), (box.ymin, box.ymax)))
+    _, latitude, _ = geodetic_transform(config.city.crs)(x, y, np.zeros(1))
+    return SOUTH if latitude[0] >= 0 else "north"
+
+
+def _turned_over(rows: np.ndarray, over: bool) -> np.ndarray:
+    """The first row last: shadows point the other way."""
+    return np.ascontiguousarray(rows[..., ::-1, :]) if over else rows
 
 
 def picture_in(aois: list[Aoi], ortho: str | None, grid: CellGrid) -> tuple[np.ndarray, np.ndarray]:

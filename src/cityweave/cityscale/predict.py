@@ -10,13 +10,14 @@ import numpy as np
 import torch
 
 from cityweave.cityscale.model import CityScale, load
-from cityweave.cityscale.weights import SHIPPED
+from cityweave.cityscale.weights import ANYWHERE, SHIPPED
 
 
 @dataclass(frozen=True)
 class Predictor:
     model: CityScale
     gsd_m: float
+    sun: str  # where it stood in all pictures that the network knows
     device: str
 
     def heights(
@@ -52,4 +53,4 @@ def open_predictor(weights: Path | None, device: str) -> Predictor:
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     model, card = load(weights or SHIPPED)
     laid_out = model.to(device, memory_format=torch.channels_last)
-    return Predictor(laid_out, float(card["gsd_m"]), device)
+    return Predictor(laid_out, float(card["gsd_m"]), card.get("sun", ANYWHERE), device)

@@ -14,6 +14,7 @@ from cityweave.plan import resolved_sources
 SHIPPED = Path(__file__).with_name("small.safetensors")
 KIND = "cityscale"
 CARD = "cityweave"
+SOUTH, ANYWHERE = "south", "anywhere"  # where the sun stood in the pictures that a network learned from
 MOST_COARSE = 1.5  # times the cells that a network was trained at
 MOST_HEADER_B = 100_000_000
 _NEEDED = {"small": ("torch",), "marigold": ("torch", "diffusers")}

@@ -32,6 +32,7 @@ class Change:
     contrast: float = 0.2
     noise: float = 0.01
     turn: bool = True
+    mirror: bool = True
     tint: float = 0.0
     saturation: float = 0.0
     gamma: float = 0.0
@@ -60,14 +61,15 @@ class WindowData(DataSettings):
     brightness: float = Field(0.2, ge=0, description="how far a window is made lighter or darker; black to white is 2")
     contrast: float = Field(0.2, ge=0, lt=1, description="how far contrast is changed, relative")
     noise: float = Field(0.01, ge=0, description="standard deviation of noise that is added")
-    turn: bool = Field(True, description="turn by quarters and mirror")
+    turn: bool = Field(True, description="turn by quarters: the sun may stand anywhere then")
+    mirror: bool = Field(True, description="swap left and right: the sun stays in the south if it was there")
     tint: float = Field(0.0, ge=0, lt=1, description="how far each colour is strengthened or weakened, relative")
     saturation: float = Field(0.0, ge=0, le=1, description="how far colours are brought nearer to grey or away from it")
     gamma: float = Field(0.0, ge=0, le=1, description="logarithm of how far dark and light are bent")
 
     @property
     def change(self) -> Change:
-        return Change(self.brightness, self.contrast, self.noise, self.turn, self.tint, self.saturation, self.gamma)
+        return Change(**{name: getattr(self, name) for name in Change.__dataclass_fields__})
 
 
 def check_windows(packs: Sequence[Pack], window_px: int) -> None:
@@ -101,9 +103,9 @@ class Sampler:
             if pack.valid[top : top + side, left : left + side].mean() >= 0.5:
                 break
         rgb, height, valid = cut(pack, top, left, side)
-        if self._change.turn:
-            quarters, mirrored = int(rng.integers(4)), bool(rng.integers(2))
-            rgb, height, valid = (_turned(a, quarters, mirrored) for a in (rgb, height, valid))
+        quarters = int(rng.integers(4)) if self._change.turn else 0
+        mirrored = bool(rng.integers(2)) if self._change.mirror else False
+        rgb, height, valid = (_turned(a, quarters, mirrored) for a in (rgb, height, valid))
         return self._change.colours(rgb, rng), height, valid
 
 
