@@ -11,9 +11,9 @@ import pytest
 pytest.importorskip("torch", reason="make setup EXTRAS=models")
 
 from cityweave.aoi import INVALID, Aoi, AoiWriter, compound_crs_wkt
-from cityweave.cityscale.job import _predict, picture_in, sun_side
+from cityweave.cityscale.job import PictureLayer, _predict, picture_in, picture_layer, sun_side
 from cityweave.cityscale.weights import require_cityscale
-from cityweave.errors import ConfigError, DataError
+from cityweave.errors import DataError
 from cityweave.grid import Box, CellGrid, Tile
 from cityweave.lattice import Window
 from cityweave.manifest import Run
@@ -33,9 +33,13 @@ def store(path: Path, tile: Tile, value: Any, dtype: type = np.uint8, bands: int
     return Aoi(path)
 
 
+def layers(aois: list[Aoi], ortho: str | None = None) -> list[PictureLayer]:
+    return [layer for aoi in aois if (layer := picture_layer(aoi, ortho))]
+
+
 def test_a_window_is_put_together_of_its_tiles(tmp_path: Path) -> None:
     aois = [store(tmp_path / "w", WEST, 0), store(tmp_path / "e", EAST, 255)]
-    picture, seen = picture_in(aois, None, WINDOW.grid)
+    picture, seen = picture_in(layers(aois), WINDOW.grid)
     assert picture.dtype == np.float32 and picture.shape == (3, 256, 256)
     assert seen[-128:].all() and not seen[:100].any()  # north is up: the tiles are the lower half
     assert (picture[:, -128:, :100] == -1).all() and (picture[:, -128:, -100:] == 1).all()
@@ -47,22 +51,35 @@ def test_grey_four_bands_and_sixteen_bit(tmp_path: Path, dtype: type, bands: int
     attributes = {"black_white": [200.0, 1200.0]} if dtype == np.uint16 else {}
     value = 700 if dtype == np.uint16 else 51
     aoi = store(tmp_path / "a", WEST, value, dtype, bands, attributes=attributes)
-    picture, seen = picture_in([aoi], "photo", Window(0, 0, 128, 0.5).grid)
+    picture, seen = picture_in(layers([aoi], "photo"), Window(0, 0, 128, 0.5).grid)
     assert seen.all() and picture.shape == (3, 128, 128)
     assert np.allclose(picture, 0.0 if dtype == np.uint16 else -0.6, atol=1e-5)
 
 
 def test_finer_cells_are_averaged_and_coarser_ones_refused(tmp_path: Path) -> None:
     grid = Window(0, 0, 128, 0.5).grid
-    picture, _ = picture_in([store(tmp_path / "fine", WEST, 51, gsd_m=0.2)], None, grid)
+    picture, _ = picture_in(layers([store(tmp_path / "fine", WEST, 51, gsd_m=0.2)]), grid)
     assert np.allclose(picture, -0.6, atol=1e-5)
     with pytest.raises(DataError, match=r"has cells of 1 m, the network was trained at 0.5 m; accepted: up to 0.75 m"):
-        picture_in([store(tmp_path / "coarse", WEST, 51, gsd_m=1.0)], None, grid)
+        picture_in(layers([store(tmp_path / "coarse", WEST, 51, gsd_m=1.0)]), grid)
 
 
-def test_which_picture_of_several(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"has the orthophotos photo; accepted: cityscale\.ortho names one"):
-        picture_in([store(tmp_path / "a", WEST, 1)], "other", WINDOW.grid)
+def test_a_tile_that_the_wanted_picture_does_not_show(tmp_path: Path) -> None:
+    """Beside it another picture shows it: that isn't the one that was asked for, and no error either."""
+    assert picture_layer(store(tmp_path / "a", WEST, 1), "other") is None
+    aois = [store(tmp_path / "w", WEST, 0), store(tmp_path / "e", EAST, 255)]
+    _, seen = picture_in(layers(aois, "other"), WINDOW.grid)
+    assert not seen.any()
+
+
+def test_a_window_sees_of_a_large_picture_what_it_covers(tmp_path: Path) -> None:
+    """Cut before it is averaged: the same as the whole."""
+    rng = np.random.default_rng(0)
+    side = CellGrid.covering(WEST.core.grow(8), 0.2).rows
+    aoi = store(tmp_path / "a", WEST, rng.integers(0, 256, (3, side, side), dtype=np.uint8), gsd_m=0.2)
+    large, _ = picture_in(layers([aoi]), Window(0, 0, 128, 0.5).grid)
+    small, seen = picture_in(layers([aoi]), Window(0, 0, 64, 0.5).grid)
+    assert seen.all() and np.array_equal(small, large[:, -64:, :64])
 
 
 def test_a_window_that_shows_nothing_is_left_out_and_said(tmp_path: Path, city_values: dict) -> None:
@@ -104,7 +121,7 @@ def test_pictures_are_turned_over_for_a_network_that_knows_the_sun_in_the_south(
     aoi = store(tmp_path / "a", WEST, np.arange(rows, dtype=np.uint8)[:, None])
     window = Window(0, 0, 128, 0.5)
     (predicted,), _ = _predict(run, [window], [aoi], 0.5)
-    picture, _ = picture_in([aoi], None, window.grid)
+    picture, _ = picture_in(layers([aoi]), window.grid)
     assert np.array_equal(predicted.metres, picture[0]) and np.array_equal(predicted.sigma, picture[1])
     assert np.array_equal(seen[0], picture[:, ::-1] if (knows, sun) == ("south", "north") else picture)
 

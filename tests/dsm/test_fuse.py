@@ -11,7 +11,7 @@ from cityweave.config import DsmConfig
 from cityweave.dsm.fuse import Predicted, aligned, blended, fused, mosaic
 from cityweave.grid import Box, CellGrid
 from cityweave.io.predictions import Prediction, write_predictions
-from cityweave.lattice import Window, windows_over
+from cityweave.lattice import Window, fade, windows_over
 
 GRID = CellGrid(-40, 24, 480, 400, 0.5)
 
@@ -35,6 +35,24 @@ def test_windows_blend_to_what_they_agree_on(tmp_path: Path) -> None:
     alone = blended([tmp_path / "one.zarr"], GRID)
     shown = made[0].window.grid.overlap(GRID)
     assert shown is not None and np.isfinite(alone.metres).sum() == shown.rows * shown.cols
+
+
+def test_what_windows_differ_by_counts_as_error(tmp_path: Path) -> None:
+    """Each as much as it fades there, and as a mixture of both."""
+    low, high = Window(0, 0, 128, 0.5), Window(1, 0, 128, 0.5)
+    made = [
+        Prediction(window, np.full(window.grid.shape, metres, np.float32), np.full(window.grid.shape, 1, np.float32))
+        for window, metres in ((low, 5), (high, 15))
+    ]
+    write_predictions(tmp_path / "w.zarr", made)
+    both = low.grid.overlap(high.grid)
+    assert both is not None
+    found = blended([tmp_path / "w.zarr"], both)
+    weights = [fade(128)[window.grid.window_of(both)] for window in (low, high)]
+    share = weights[1] / (weights[0] + weights[1])
+    assert 0 < share.min() < 0.1 and 0.9 < share.max() < 1
+    assert np.allclose(found.metres, 5 + 10 * share, atol=1e-3)
+    assert np.allclose(found.sigma**2, 1 + 100 * share * (1 - share), rtol=1e-3)
 
 
 def test_windows_of_other_cells(tmp_path: Path) -> None:
@@ -66,6 +84,24 @@ def test_predictions_are_brought_to_the_measured_scale() -> None:
     found = aligned(Predicted(truth * 0.7, np.ones_like(truth)), layers, GRID, DsmConfig())
     assert np.abs(found.metres - truth).mean() < 0.02 * truth.mean()
     assert np.allclose(found.sigma, 1 / 0.7, rtol=0.05)
+
+
+def test_flat_ground_that_is_predicted_too_high_comes_down() -> None:
+    layers = city(np.random.default_rng(0))
+    truth = layers["dsm"] - layers["dtm"]
+    found = aligned(Predicted(truth + 1, np.ones_like(truth)), layers, GRID, DsmConfig())
+    flat = truth == 0
+    assert np.abs(found.metres[flat]).mean() < 0.15  # of 1 m
+
+
+def test_a_roof_that_is_missed_says_nothing_about_the_scale() -> None:
+    layers = city(np.random.default_rng(0))
+    truth = layers["dsm"] - layers["dtm"]
+    said = truth.copy()
+    said[:, ::3] = np.where(truth[:, ::3] > 0, 2.5, 0)  # a third of what stands is taken for bushes
+    found = aligned(Predicted(said, np.ones_like(said)), layers, GRID, DsmConfig())
+    seen = (truth > 11) & (said == truth)
+    assert np.abs(found.metres[seen] / truth[seen] - 1).mean() < 0.02
 
 
 def test_without_anything_sure_predictions_stay_as_they_are() -> None:

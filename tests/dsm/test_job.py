@@ -121,6 +121,22 @@ def test_an_unusable_tile_is_quarantined_with_the_reason(
     assert manifest.values["products"] == []
 
 
+def test_ground_that_is_told_is_what_measured_heights_stand_on(run: Run, small_town: Town) -> None:
+    """And a prediction beside them: both would differ by what the ground does else."""
+    values = json.loads((run.folder / "config.json").read_text())
+    values["sources"]["ortho"] = [{"name": "photo", "path": "photo.tif"}]
+    values["dsm"] = {"method": "fused", "terrain": "flat", "flat_m": Z0_M + 12.0}
+    (run.folder / "config.json").write_text(json.dumps(values))
+    run = Run.open(run.folder)
+    ingest(run, small_town, range(3))
+    job.stereo(run, TILE)
+    manifest = Manifest.read(run.manifest_path("stereo", TILE))
+    found = job.read_layers(manifest.product("stereo"))
+    assert manifest.notes["terrain"] == "flat"
+    assert np.array_equal(found["dtm"], np.fmin(np.float32(Z0_M + 12), found["dsm"]))
+    assert 0.05 < (found["dtm"] == Z0_M + 12).mean() < 0.95
+
+
 @pytest.mark.parametrize("ground", [{}, {"terrain": "flat", "flat_m": Z0_M}])
 def test_a_picture_on_known_ground_stands_in_for_what_cannot_be_measured(
     run: Run, small_town: Town, ground: dict

@@ -18,7 +18,8 @@ from cityweave.cityscale.model import load
 from cityweave.cityscale.predict import open_predictor
 from cityweave.cli import main
 from cityweave.errors import ConfigError, DataError
-from cityweave.train.cityscale import CityScaleSettings, CityScaleTask
+from cityweave.train.cityscale import CityScaleSettings, CityScaleTask, _sun_in_the_south
+from cityweave.train.recipe import Cities
 from cityweave.train.settings import validated
 from tests.cityscale.tiny import small_weights, tiny_marigold, vae_weights
 
@@ -93,9 +94,26 @@ def test_cached_windows_are_drawn_once_and_are_what_fresh_ones_would_be(own: dic
     with torch.no_grad():
         again = backbone.encode_relative(batch["height_m"] / scale[:, None, None])
     assert torch.allclose(again, batch["target"], atol=0.02)
-    assert set(tasks[0].losses(tasks[0].model(), batch)) == {"denoising", "metres", "spread"}
+    assert set(tasks[0].losses(tasks[0].model(), batch)) == {"denoising", "metres", "log", "spread"}
     folder = Path(own["data"]["folder"])
     assert len(list(folder.glob("latents-*"))) == 1
+
+
+def test_the_share_of_one_step_predictions_holds_over_many_batches(own: dict[str, Any]) -> None:
+    """With 2 windows a batch 0.75 of them are sometimes 1 and sometimes 2."""
+    task = CityScaleTask(CityScaleSettings.model_validate(own | {"loss": {"one_step": 0.75}}))
+    counts = [int(task.batch(np.random.default_rng(k), 2)["one_step"]) for k in range(60)]
+    assert set(counts) == {1, 2} and 1.3 < np.mean(counts) < 1.7
+
+
+def test_where_the_sun_stood_is_said_where_it_is_known(own: dict[str, Any]) -> None:
+    def said(**data: Any) -> str:
+        return CityScaleTask(CityScaleSettings.model_validate(own | {"data": own["data"] | data})).card()["sun"]
+
+    assert said() == "anywhere" and said(turn=False) == "south"
+    train = {"synthetic": [own["data"]["train"]["synthetic"][0] | {"sun_azimuth_deg": [300, 420]}]}
+    assert not _sun_in_the_south(Cities.model_validate(train))
+    assert not _sun_in_the_south(Cities.model_validate({"runs": [{"run": "x"}]}))
 
 
 def test_heights_in_a_fixed_range_have_latents_of_their_own(own: dict[str, Any]) -> None:

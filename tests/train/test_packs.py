@@ -128,7 +128,8 @@ def test_city_of_an_aoi(tmp_path: Path) -> None:
     aoi = aoi_with(tmp_path / "aoi.zarr", rgb, 0.25, mask, terrain=terrain, reference=reference)
     city = city_of_aoi(aoi, "photo", 0.5)
     assert city.rgb.shape == (3, 80, 80) and city.white == 255.0
-    assert (city.rgb[:, :, :40] == 0).all() and (city.rgb[:, :, 40:] == 200).all()
+    assert (city.rgb[:, 1:, :40] == 0).all() and (city.rgb[:, :, 40:] == 200).all()
+    assert (city.rgb[:, 0, 0] == 100).all()  # not known: as bright as the rest
     assert (city.height_m[1:-1, :40] == 0).all() and (city.height_m[1:-1, 40:] == 12).all()
     assert not city.valid[0, 0] and not city.valid[-1, -1]
     assert city.valid.sum() == 80 * 80 - 2
@@ -158,9 +159,27 @@ def test_tiles_of_a_run(tmp_path: Path, city_values: dict[str, Any]) -> None:
     data = open_data(settings, thorough=True)
     assert [pack.name for pack in data.train] == [f"test-{tile.name}" for tile in sorted(tiles[:2], key=name_of)]
     assert data.mean_height_m == 5.0 and data.train[0].weight == 2.0
-    with pytest.raises(ConfigError, match="has the orthophotos photo; accepted: `ortho` names one"):
+    with pytest.raises(ConfigError, match="no tile has other, reference and terrain"):
         values["train"] = {"runs": [{"run": run.folder, "ortho": "other"}]}
         list(sources(DataSettings.model_validate(values), "train"))
+
+
+def test_a_city_that_stands_there_twice_is_refused(tmp_path: Path) -> None:
+    group = {"first_seed": 1000, "count": 2, "side_m": 64}
+    values = {"folder": tmp_path, **SMALL, "train": {"synthetic": [group, group | {"first_seed": 1001}]}}
+    with pytest.raises(ConfigError, match=r"data\.train holds synthetic-1001 twice"):
+        make_data(DataSettings.model_validate(values))
+
+
+def test_pictures_and_models_are_in_one_split_alone(tmp_path: Path) -> None:
+    model = {"model": "a.city.json", "crs": "EPSG:28992", "bounds_m": [0, 0, 100, 100], "seed": 1}
+    picture = {"name": "a", "picture": "a.tif", "above": "b.tif"}
+    for split in ({"models": [model]}, {"pictures": [picture]}):
+        other = {
+            kind: [entries[0] | ({"seed": 2} if kind == "models" else {"name": "b"})] for kind, entries in split.items()
+        }
+        with pytest.raises(ValueError, match=r"a\.(city\.json|tif).* is in train and in validation"):
+            DataSettings.model_validate({"folder": tmp_path, "train": split, "validation": other})
 
 
 def name_of(tile: Tile) -> str:

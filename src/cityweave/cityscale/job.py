@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -11,7 +12,6 @@ from cityweave.aoi import Aoi
 from cityweave.cameras import geodetic_transform
 from cityweave.cityscale.weights import SHIPPED, SOUTH, check_cells, read_card
 from cityweave.config import Config
-from cityweave.errors import ConfigError
 from cityweave.grid import Box, CellGrid, Tile
 from cityweave.io.predictions import Prediction, write_predictions
 from cityweave.io.resample import known_mean, picture_of
@@ -50,7 +50,8 @@ def _aoi(run: Run, tile: Tile) -> Aoi | None:
 
 def _predict(run: Run, windows: list[Window], aois: list[Aoi], gsd_m: float) -> tuple[list[Prediction], list[str]]:
     settings = run.config.cityscale
-    pictures = [(window, *picture_in(aois, settings.ortho, window.grid)) for window in windows]
+    layers = [layer for aoi in aois if (layer := picture_layer(aoi, settings.ortho))]
+    pictures = [(window, *picture_in(layers, window.grid)) for window in windows]
     shown = [each for each in pictures if each[2].mean() >= LEAST_KNOWN]
     if not shown:
         return [], [f"{window.name}: the picture shows nothing of it" for window in windows]
@@ -82,29 +83,41 @@ def _turned_over(rows: np.ndarray, over: bool) -> np.ndarray:
     return np.ascontiguousarray(rows[..., ::-1, :]) if over else rows
 
 
-def picture_in(aois: list[Aoi], ortho: str | None, grid: CellGrid) -> tuple[np.ndarray, np.ndarray]:
-    """[3, y, x] float32 in -1..1 out of several tiles' stores, and where it is known; elsewhere its own mean."""
+@dataclass(frozen=True)
+class PictureLayer:
+    """Three bands of a tile's orthophoto, and what is black and white in them."""
+
+    bands: np.ndarray
+    valid: np.ndarray
+    grid: CellGrid
+    black: float
+    white: float
+
+
+def picture_layer(aoi: Aoi, ortho: str | None) -> PictureLayer | None:
+    """None where the orthophoto shows nothing of the tile and its halo: then the store has none of that name."""
+    name = ortho or next(iter(aoi.orthos), None)  # where there are several, the configuration names one
+    if name not in aoi.orthos:
+        return None
+    layer = aoi.ortho(name)
+    black, white = layer.attributes.get("black_white", (0.0, 255.0))
+    return PictureLayer(picture_of(layer.image, f"{aoi.path}: {name}"), layer.valid, layer.grid, black, white)
+
+
+def picture_in(layers: list[PictureLayer], grid: CellGrid) -> tuple[np.ndarray, np.ndarray]:
+    """[3, y, x] float32 in -1..1 out of several tiles' pictures, and where it is known; elsewhere its own mean."""
     total = np.zeros((3, *grid.shape), np.float32)
     seen = np.zeros(grid.shape, bool)
-    for aoi in aois:
-        if not aoi.extent.intersects(grid.box) or not aoi.orthos:
+    for layer in layers:
+        check_cells(layer.grid.gsd_m, grid.gsd_m, "the orthophoto")
+        own = CellGrid.covering(grid.box, layer.grid.gsd_m).overlap(layer.grid)
+        if own is None or seen.all():
             continue
-        layer = aoi.ortho(ortho_name(aoi, ortho))
-        check_cells(layer.grid.gsd_m, grid.gsd_m, f"the orthophoto {layer.name}")
-        bands = picture_of(layer.image, f"{aoi.path}: {layer.name}")
-        colours, share = known_mean(bands, layer.valid, layer.grid, grid)
+        cut = layer.grid.window_of(own)
+        colours, share = known_mean(layer.bands[:, *cut], layer.valid[cut], own, grid)
         new = (share > 0.999) & ~seen
-        black, white = layer.attributes.get("black_white", (0.0, 255.0))
-        total[:, new] = ((colours[:, new] - black) * (2 / (white - black)) - 1).clip(-1, 1)
+        total[:, new] = ((colours[:, new] - layer.black) * (2 / (layer.white - layer.black)) - 1).clip(-1, 1)
         seen |= new
     if seen.any():
         total[:, ~seen] = total[:, seen].mean(axis=1, keepdims=True)
     return total, seen
-
-
-def ortho_name(aoi: Aoi, wanted: str | None) -> str:
-    there = aoi.orthos
-    name = wanted or (there[0] if len(there) == 1 else None)
-    if name not in there:
-        raise ConfigError(f"{aoi.path} has the orthophotos {', '.join(there)}; accepted: cityscale.ortho names one")
-    return name

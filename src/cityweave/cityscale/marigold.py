@@ -122,8 +122,8 @@ def _text(folder: Path, wide: int) -> torch.Tensor:
     from safetensors.torch import load_file
 
     text: torch.Tensor = load_file(file)["embedding"].float()
-    if text.ndim != 3 or text.shape[0] != 1 or text.shape[2] != wide:
-        raise DataError(f"{file} holds a tensor of {tuple(text.shape)}; accepted: (1, tokens, {wide})")
+    if text.shape != (1, TEXT_TOKENS, wide):
+        raise DataError(f"{file} holds a tensor of {tuple(text.shape)}; accepted: (1, {TEXT_TOKENS}, {wide})")
     return text
 
 

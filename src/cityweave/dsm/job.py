@@ -106,9 +106,7 @@ def predict(run: Run, tile: Tile) -> None:
         if config.dsm.method == "fused":
             layers, notes = _fused(run, tile, aoi, beside, stores, grid)
         else:
-            ground = told_ground(config, aoi, grid, tile)
-            assert ground is not None  # a configuration without one is refused
-            layers, notes = predicted_heights(config, tile, blended(stores, grid), ground)
+            layers, notes = predicted_heights(config, tile, aoi, blended(stores, grid), grid)
         with products.path("dsm", ".zarr") as path:
             write_heights(path, grid, layers, aoi)
         products.notes |= notes
@@ -132,31 +130,27 @@ def _fused(
     if parts:
         predicted = aligned(predicted, measured, around, run.config.dsm)
     cut = Predicted(predicted.metres[window], predicted.sigma[window])
-    ground = told_ground(run.config, aoi, grid, tile)
     if reason := manifests[tile].quarantined:
-        if ground is None:
+        if run.config.dsm.terrain in (None, "estimated"):
             raise Quarantine(f"{reason}; with a terrain (dsm.terrain: given) the orthophoto could tell its heights")
-        layers, notes = predicted_heights(run.config, tile, cut, ground)
+        layers, notes = predicted_heights(run.config, tile, aoi, cut, grid)
         return layers, notes | {"not_measured": reason}
-    own = {name: np.ascontiguousarray(layer[window]) for name, layer in measured.items()}
-    if ground is not None:
-        own["dtm"] = ground
-    layers = fused(own, cut)
-    notes = manifests[tile].values["notes"] | {
-        "terrain": run.config.dsm.terrain or "estimated",
-        "predicted_share": round(float((layers["source"] == PREDICTED).mean()), 4),
-    }
-    return layers, notes
+    layers = fused({name: np.ascontiguousarray(layer[window]) for name, layer in measured.items()}, cut)
+    predicted_share = round(float((layers["source"] == PREDICTED).mean()), 4)
+    return layers, manifests[tile].values["notes"] | {"predicted_share": predicted_share}
 
 
 def predicted_heights(
-    config: Config, tile: Tile, predicted: Predicted, ground: np.ndarray
+    config: Config, tile: Tile, aoi: Aoi, predicted: Predicted, grid: CellGrid
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """What a picture tells, on the ground that is told."""
     known = np.isfinite(predicted.metres)
     if known.mean() < MIN_MEASURED:
         raise Quarantine(f"{tile.name}: the orthophoto shows {known.mean():.1%} of it; {MIN_MEASURED:.0%} are needed")
-    dsm = fill_holes(np.where(known, ground + predicted.metres, np.nan), config.dsm.small_hole_cells, 1.0)
+    ground = told_ground(config, aoi, grid)
+    if ground is None:
+        raise Quarantine(f"{tile.name}: the terrain shows nothing of it")
+    dsm = ground + fill_holes(np.where(known, predicted.metres, np.nan), config.dsm.small_hole_cells, 1.0)
     source = np.where(known, PREDICTED, np.where(np.isfinite(dsm), FILLED, NONE)).astype(np.uint8)
     layers = {
         "dsm": dsm,
@@ -166,31 +160,25 @@ def predicted_heights(
         "source": source,
         "deck": np.zeros(ground.shape, np.uint8),
     }
-    flat = config.dsm.flat_m
     notes = {
-        "terrain": "given" if flat is None else f"flat at {flat:g} m",
+        "terrain": config.dsm.terrain or "given",
         "predicted_share": round(float(known.mean()), 4),
         "median_sigma_m": round(float(np.median(predicted.sigma[known])), 3),
     }
     return layers, notes
 
 
-def told_ground(config: Config, aoi: Aoi, grid: CellGrid, tile: Tile) -> np.ndarray | None:
-    """Ground of a file, or flat; None where it is to be estimated from what is measured."""
+def told_ground(config: Config, aoi: Aoi, grid: CellGrid) -> np.ndarray | None:
+    """Flat ground, or the terrain of the AOI on the grid, its gaps closed smoothly; None where none is told."""
     if config.dsm.flat_m is not None:
         return np.full(grid.shape, np.float32(config.dsm.flat_m))
-    if config.dsm.terrain == "given" or config.dsm.method == "cityscale":
-        return given_ground(aoi, grid, tile)
-    return None
-
-
-def given_ground(aoi: Aoi, grid: CellGrid, tile: Tile) -> np.ndarray:
-    """The terrain of the AOI on the cells of the height model, its gaps closed smoothly."""
-    if not aoi.has(TERRAIN):
-        raise Quarantine(f"{tile.name}: the terrain shows nothing of it")
+    if not (config.dsm.terrain == "given" or config.dsm.method == "cityscale") or not aoi.has(TERRAIN):
+        return None
     own, heights = aoi.raster(TERRAIN)
     (ground,), share = known_mean(heights[None] - aoi.z0_m, np.isfinite(heights), own, grid)
     known = share > 0.5
+    if not known.any():
+        return None
     filled: np.ndarray = spread_smoothly(np.where(known, ground, 0), known) + np.float32(aoi.z0_m)
     return filled.astype(np.float32)
 
@@ -233,7 +221,13 @@ def tile_heights(config: Config, tile: Tile, aoi: Aoi) -> tuple[CellGrid, dict[s
     }
     window = matching.window_of(local_grid(output, tile))
     layers = {name: np.ascontiguousarray(layer[window]) for name, layer in layers.items()}
-    return output, layers, _notes(layers, settings.gsd_m, views, refused) | _at_the_limits(layers, aoi)
+    notes = _notes(layers, settings.gsd_m, views, refused) | _at_the_limits(layers, aoi)
+    told = told_ground(config, aoi, output)
+    if told is not None:
+        layers["dtm"] = np.fmin(told, layers["dsm"])
+    if settings.method == "fused":
+        notes["terrain"] = "estimated" if told is None else settings.terrain
+    return output, layers, notes
 
 
 def matching_grids(config: Config, tile: Tile) -> tuple[CellGrid, CellGrid]:

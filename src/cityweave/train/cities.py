@@ -112,7 +112,7 @@ def _of_aerial(aerial: Aerial) -> City:
 def _tiles_of(cities: RunCities, number: int, gsd_m: float) -> Iterator[Source]:
     """Every tile whose AOI holds an orthophoto, reference and terrain."""
     run = Run.open(cities.run)
-    manifests = sorted((run.folder / "tiles").glob("*/ingest.json"))
+    manifests, found = sorted((run.folder / "tiles").glob("*/ingest.json")), 0
     if not manifests:
         raise DataError(f"{run.folder} has no tile with an AOI; run its ingest first")
     for path in manifests:
@@ -121,6 +121,9 @@ def _tiles_of(cities: RunCities, number: int, gsd_m: float) -> Iterator[Source]:
             continue
         aoi = Aoi(manifest.product("aoi"))
         name = _ortho_of(aoi, cities)
+        if name is None:
+            print(f"{path.parent.name}: its AOI lacks the orthophoto, {REFERENCE} or {TERRAIN}; left out")
+            continue
         entry = next(each for each in manifest.values["products"] if each["name"] == "aoi")
         recipe = {"aoi": entry["sha256"], "ortho": name, "gsd_m": gsd_m}
         city = json.loads((run.folder / "config.json").read_text())["city"]["name"]
@@ -128,7 +131,13 @@ def _tiles_of(cities: RunCities, number: int, gsd_m: float) -> Iterator[Source]:
         def make(aoi: Aoi = aoi, name: str = name) -> City:
             return city_of_aoi(aoi, name, gsd_m)
 
+        found += 1
         yield Source(f"{city}-{path.parent.name}", ("runs", number), recipe, make)
+    if not found:
+        raise ConfigError(
+            f"{run.folder}: no tile has {cities.ortho or 'an orthophoto'}, {REFERENCE} and {TERRAIN}; accepted: a run "
+            "whose sources have all three, and as `ortho` the name of one"
+        )
 
 
 def _of_picture(city: PictureCity, number: int, gsd_m: float) -> Source:
@@ -149,15 +158,13 @@ def _places_of(cities: PublicCities, number: int, gsd_m: float) -> Iterator[Sour
         yield Source(f"{cities.layout}-{place.name}", ("public", number), recipe, make)
 
 
-def _ortho_of(aoi: Aoi, cities: RunCities) -> str:
+def _ortho_of(aoi: Aoi, cities: RunCities) -> str | None:
+    """The orthophoto's name; None where the tile lacks it, or heights, as at the rim of what they show."""
     there = aoi.orthos
-    name = cities.ortho or (there[0] if len(there) == 1 else None)
-    if name not in there:
-        raise ConfigError(f"{aoi.path} has the orthophotos {', '.join(there) or 'none'}; accepted: `ortho` names one")
-    for layer in (REFERENCE, TERRAIN):
-        if not aoi.has(layer):
-            raise DataError(f"{aoi.path} has no {layer}; accepted: a run with an orthophoto, reference and terrain")
-    return name
+    if len(there) > 1 and cities.ortho is None:
+        raise ConfigError(f"{aoi.path} has the orthophotos {', '.join(there)}; accepted: `ortho` names one")
+    name = cities.ortho or next(iter(there), None)
+    return name if name in there and aoi.has(REFERENCE) and aoi.has(TERRAIN) else None
 
 
 def city_of_aoi(aoi: Aoi, ortho: str, gsd_m: float) -> City:
@@ -167,9 +174,11 @@ def city_of_aoi(aoi: Aoi, ortho: str, gsd_m: float) -> City:
     bands = picture_of(layer.image, f"{aoi.path}: {ortho}")
     white = 255.0 if bands.dtype == np.uint8 else float(np.percentile(bands[:, layer.valid], 99.8))
     rgb, share = known_mean(bands, layer.valid, layer.grid, grid)
+    seen = share > 0.999
+    rgb[:, ~seen] = rgb[:, seen].mean(axis=1, keepdims=True) if seen.any() else 0
     heights = [_on_grid(aoi, name, grid) for name in (REFERENCE, TERRAIN)]
     height = (heights[0] - heights[1]).astype(np.float32)
-    valid = np.isfinite(height) & (share > 0.999)
+    valid = np.isfinite(height) & seen
     if bands.dtype == np.uint8:
         rgb = np.clip(np.rint(rgb), 0, 255).astype(np.uint8)
     return City(rgb, np.where(valid, height, 0).astype(np.float32), valid, white)

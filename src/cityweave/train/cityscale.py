@@ -15,7 +15,8 @@ from cityweave.cityscale.backbone import denoise, noised
 from cityweave.cityscale.heads import HEADS
 from cityweave.cityscale.model import CityScale
 from cityweave.cityscale.small import SmallBackbone
-from cityweave.cityscale.weights import SHIPPED
+from cityweave.cityscale.weights import ANYWHERE, SHIPPED, SOUTH
+from cityweave.cityscale.weights import KIND as CITYSCALE
 from cityweave.config import Section
 from cityweave.errors import ConfigError, DataError
 from cityweave.io.weights import fill_model, load_tensors
@@ -25,6 +26,7 @@ from cityweave.train.heights import figures_without_a_network, height_figures
 from cityweave.train.latents import Latents, cached_latents
 from cityweave.train.loop import Batch
 from cityweave.train.packs import TrainingData, make_data, open_data
+from cityweave.train.recipe import Cities
 from cityweave.train.settings import TrainSettings
 
 __all__ = ["CityScaleSettings", "CityScaleTask", "make_data", "open_data"]
@@ -55,6 +57,7 @@ class CityScaleLoss(Section):
 
     denoising: float = Field(1.0, ge=0, description="squared difference of velocities in the latents")
     metres: float = Field(1.0, ge=0, description="mean difference in metres, in one step from noise")
+    log: float = Field(0.0, ge=0, description="mean difference of log(1 + height), in which low things count, too")
     one_step: float = Field(
         0.5, gt=0, le=1, description="share of the windows that are predicted in one step; the rest is denoised only"
     )
@@ -82,13 +85,15 @@ class CityScaleTask:
         d = settings.data
         self._sampler = Sampler(self.data.train, d.window_px, d.change)
         check_windows(self.data.validation, d.window_px)
+        start = settings.model.start
+        if start and (kind := load_tensors(start)[1].get("kind")) != CITYSCALE:
+            raise DataError(f"model.start: {start} holds {kind!r}; accepted: {CITYSCALE!r}")
         self._backbone = self._new_backbone()  # what the shapes and the cached latents are taken of
         if d.window_px % self._backbone.multiple_px:
             raise ConfigError(
                 f"data.window_px is {d.window_px}; accepted by this backbone: multiples of {self._backbone.multiple_px}"
             )
         self._cache: Latents | None = None
-        start = settings.model.start
         self._start_m: float = load_tensors(start)[1]["start_m"] if start else max(1.0, self._mean_scale())
 
     def model(self) -> torch.nn.Module:
@@ -109,7 +114,8 @@ class CityScaleTask:
 
             assert chosen.base is not None
             return MarigoldBackbone.from_folder(chosen.base)
-        tensors, card = load_tensors(chosen.vae or SHIPPED)
+        source = chosen.vae or chosen.start or SHIPPED
+        tensors, card = load_tensors(source)
         if chosen.vae is None:
             of_vae = "backbone.vae."
             tensors = {name.removeprefix(of_vae): t for name, t in tensors.items() if name.startswith(of_vae)}
@@ -117,7 +123,7 @@ class CityScaleTask:
         if card.get("kind") != VAE_KIND:
             raise DataError(f"model.vae: {chosen.vae} holds {card.get('kind')!r}; accepted: {VAE_KIND!r}")
         backbone = SmallBackbone(chosen.width, card["width"], card["channels"])
-        fill_model(backbone.vae, tensors, chosen.vae or SHIPPED)
+        fill_model(backbone.vae, tensors, source)
         return backbone
 
     def _mean_scale(self) -> float:
@@ -143,6 +149,8 @@ class CityScaleTask:
         return batch | {
             "noise": torch.from_numpy(noise).contiguous(memory_format=torch.channels_last),
             "time": torch.from_numpy(rng.uniform(0.02, 1.0, size).astype(np.float32)),
+            # The share, over many batches.
+            "one_step": torch.tensor(max(1, math.floor(self.settings.loss.one_step * size + rng.uniform()))),
         }
 
     def losses(self, model: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
@@ -157,7 +165,7 @@ class CityScaleTask:
                 relative = height * valid / model.scale_of(height, valid)[:, None, None]
                 target = backbone.encode_relative(relative).float()
         seen, target, noise = seen.float(), target.float(), batch["noise"]
-        count = math.ceil(weights.one_step * len(height))
+        count = int(batch["one_step"])
         far = model(seen[:count], noise[:count], torch.ones(count, device=seen.device))
         off = [(far.denoised.velocity + target[:count]) ** 2]
         if count < len(height):
@@ -165,12 +173,15 @@ class CityScaleTask:
             noisy, velocity = noised(backbone, target[count:], noise[count:], time)
             near = denoise(backbone, seen[count:], noisy, time)
             off.append((near.velocity - velocity) ** 2)
-        wrong = (far.metres - height[:count]).abs()
+        true = height[:count]
+        wrong = (far.metres - true).abs()
+        wrong_log = (torch.log1p(far.metres) - torch.log1p(true.clamp(min=0))).abs()
         known = valid[:count].sum().clamp(min=1.0)
         unlikely = torch.log(far.spread) + wrong.detach() / far.spread
         return {
             "denoising": weights.denoising * torch.cat(off).mean(),
             "metres": weights.metres * (wrong * valid[:count]).sum() / known,
+            "log": weights.log * (wrong_log * valid[:count]).sum() / known,
             "spread": weights.spread * (unlikely * valid[:count]).sum() / known,
         }
 
@@ -202,10 +213,19 @@ class CityScaleTask:
         chosen, window_px = self.settings.model, self.settings.data.window_px
         model = CityScale(self._backbone, chosen.head, self._start_m, chosen.attached)
         colours = "red, green, blue; black -1, white 1"
-        facts = {"gsd_m": self.data.gsd_m, "window_px": window_px, "colours": colours}
+        sun = SOUTH if not self.settings.data.turn and _sun_in_the_south(self.settings.data.train) else ANYWHERE
+        facts = {"gsd_m": self.data.gsd_m, "window_px": window_px, "colours": colours, "sun": sun}
         highest_m = round(max(pack.highest_m for pack in self.data.train), 2)
         return {**model.card(), **facts, "highest_m": highest_m, "mean_height_m": round(self.data.mean_height_m, 3)}
 
     def _lattice(self) -> Iterator[Windows]:
         d = self.settings.data
         return lattice(self.data.validation, d.window_px, d.validation_windows, self.settings.loop.batch)
+
+
+def _sun_in_the_south(cities: Cities) -> bool:
+    """Of real pictures nobody has said where it stood."""
+    if cities.runs or cities.pictures or cities.public:
+        return False
+    azimuths = [azimuth for group in cities.synthetic for azimuth in group.sun_azimuth_deg]
+    return all(90 <= azimuth <= 270 for azimuth in [*azimuths, *(model.sun_azimuth_deg for model in cities.models)])

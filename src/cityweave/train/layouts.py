@@ -186,4 +186,6 @@ def _nowhere(place: Place, gsd_m: float, own_gsd_m: float) -> City:
 def _city(bands: np.ndarray, height: np.ndarray, seen: np.ndarray) -> City:
     valid = seen & np.isfinite(height)
     white = 255.0 if bands.dtype == np.uint8 else float(np.percentile(bands[:, seen], _BRIGHT)) if seen.any() else 1.0
+    if seen.any():  # what isn't known looks as when it is predicted, and is no number too large
+        bands[:, ~seen] = bands[:, seen].mean(axis=1, keepdims=True)
     return City(bands, np.where(valid, height, 0).astype(np.float32), valid, white)

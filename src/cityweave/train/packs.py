@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,7 @@ def write_packs(settings: DataSettings, cities: Mapping[str, Iterable[Source]]) 
     cards: dict[str, list[dict[str, Any]]] = {}
     for split in SPLITS:
         (folder / split).mkdir(parents=True, exist_ok=True)
-        cards[split] = [card for source in cities[split] if (card := _make(folder / split, source))]
+        cards[split] = [card for source in _each_once(cities[split], split) if (card := _make(folder / split, source))]
         if not cards[split]:
             raise DataError(f"data.{split}: no city has both a picture and heights")
         known = {card["name"] for card in cards[split]}
@@ -102,6 +102,15 @@ def write_packs(settings: DataSettings, cities: Mapping[str, Iterable[Source]]) 
                 remove(left)
     write_json(index, {"format": FORMAT, "recipe": _recipe(settings), **cards})
     return index
+
+
+def _each_once(cities: Iterable[Source], split: str) -> Iterator[Source]:
+    names: set[str] = set()
+    for source in cities:
+        if source.name in names:
+            raise ConfigError(f"data.{split} holds {source.name} twice; accepted: seeds, models and runs once each")
+        names.add(source.name)
+        yield source
 
 
 def _make(folder: Path, source: Source) -> dict[str, Any] | None:

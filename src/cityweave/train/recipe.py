@@ -120,10 +120,22 @@ class DataSettings(Section):
         runs = {c.run for c in self.train.runs} & {c.run for c in self.validation.runs}
         if runs:
             raise ValueError(f"{', '.join(map(str, sorted(runs)))} is in train and in validation")
-        folders = {c.folder for c in self.train.public} & {c.folder for c in self.validation.public}
-        if folders:
-            raise ValueError(f"{', '.join(map(str, sorted(folders)))} is in train and in validation")
+        for told in (_folders, _pictures, _crops):
+            if both := told(self.train) & told(self.validation):
+                raise ValueError(f"{', '.join(map(str, sorted(both)))} is in train and in validation")
         return self
+
+
+def _folders(cities: Cities) -> set[Path]:
+    return {entry.folder for entry in cities.public}
+
+
+def _pictures(cities: Cities) -> set[Path]:
+    return {entry.picture for entry in cities.pictures}
+
+
+def _crops(cities: Cities) -> set[tuple[Path, tuple[float, ...]]]:
+    return {(entry.model, entry.bounds_m) for entry in cities.models}
 
 
 def _seeds(cities: Cities) -> set[int]:

@@ -23,7 +23,7 @@ from cityweave.train.cities import City, sources_of
 from cityweave.train.recipe import Cities
 from cityweave.train.settings import read_yaml, validated
 
-BANDS_M = (0.0, 2.0, 10.0, 25.0, 60.0, 1000.0)  # of true height
+BANDS_M = (-np.inf, 2.0, 10.0, 25.0, 60.0, np.inf)  # of true height
 TALL_M = 60.0
 _CURVE_M = (*range(0, 30, 3), *range(30, 60, 6), *range(60, 241, 20))
 Predict = Callable[[np.ndarray, Window], tuple[np.ndarray, np.ndarray]]
@@ -128,7 +128,7 @@ class Score:
         for low, high in pairwise(BANDS_M):
             part = (true >= low) & (true < high)
             if part.mean() > 1e-4:
-                bands[f"{low:g} to {high:g} m"] = {
+                bands[_band_name(low, high)] = {
                     "share": float(part.mean()),
                     "mae_m": float(np.abs(off[part]).mean()),
                     "rmse_m": float(np.sqrt((off[part] ** 2).mean())),
@@ -145,6 +145,12 @@ class Score:
             "flagged": self.flagged,
             "cells": int(len(off)),
         }
+
+
+def _band_name(low: float, high: float) -> str:
+    if np.isinf(low):
+        return f"below {high:g} m"
+    return f"above {low:g} m" if np.isinf(high) else f"{low:g} to {high:g} m"
 
 
 def slope(said: np.ndarray, true: np.ndarray) -> float | None:
@@ -208,7 +214,7 @@ def write(figures: dict[str, dict[str, dict[str, Any]]], folder: Path) -> str:
 
 
 def band_table(figures: dict[str, dict[str, dict[str, Any]]]) -> str:
-    names = [f"{low:g} to {high:g} m" for low, high in pairwise(BANDS_M)]
+    names = [_band_name(low, high) for low, high in pairwise(BANDS_M)]
     lines = [f"| region | method | {' | '.join(names)} |", "|" + " --- |" * (len(names) + 2)]
     for region, rows in figures.items():
         for method, row in rows.items():

@@ -157,7 +157,8 @@ def _label(changes: str) -> str:
 def _course(run: Path, watch: str) -> tuple[tuple[float, float], ...]:
     """Validations by step."""
     lines = [json.loads(line) for line in (run / LOG).read_text().splitlines()]
-    return tuple((line["step"], line["validation"][watch]) for line in lines if "validation" in line)
+    known = [line for line in lines if line.get("validation", {}).get(watch) is not None]
+    return tuple((line["step"], line["validation"][watch]) for line in known)
 
 
 def _markdown(columns: list[str], rows: list[dict[str, Any]]) -> str:
