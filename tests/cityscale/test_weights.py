@@ -43,6 +43,12 @@ def test_weights_that_are_not_there(city_values: dict, tmp_path: Path) -> None:
         require_cityscale(load_config(wanting(city_values, tmp_path / "no.safetensors")))
 
 
+def test_weights_of_an_older_network(city_values: dict, tmp_path: Path) -> None:
+    path = small_weights(tmp_path / "w.safetensors", design=1)
+    with pytest.raises(DataError, match=r"of an older network \(design 1\); accepted: design 2"):
+        require_cityscale(load_config(wanting(city_values, path)))
+
+
 def test_weights_that_are_cut_off(city_values: dict, tmp_path: Path) -> None:
     path = small_weights(tmp_path / "w.safetensors")
     path.write_bytes(path.read_bytes()[:-100])

@@ -10,8 +10,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from cityweave.cityscale.weights import SMALL_DESIGN
+
 KIND = "small"
 DEPTHS = (1, 2, 3, 4)  # channels of the U-Net's levels, in widths
+REACHES = (1, 2, 4)  # of the kernels at the coarsest level, in its cells of 16 m: a tower's shadow is 200 m long
 TIME_CHANNELS = 64
 
 
@@ -22,11 +25,11 @@ def _groups(channels: int) -> int:
 class _Block(nn.Module):
     """Two convolutions beside a way around them; a time, if there is one, shifts and stretches between them."""
 
-    def __init__(self, inputs: int, outputs: int, time: int = 0) -> None:
+    def __init__(self, inputs: int, outputs: int, time: int = 0, reach: int = 1) -> None:
         super().__init__()
-        self.first = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.first = nn.Conv2d(inputs, outputs, 3, padding=reach, dilation=reach)
         self.norm = nn.GroupNorm(_groups(outputs), outputs)
-        self.second = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.second = nn.Conv2d(outputs, outputs, 3, padding=reach, dilation=reach)
         self.time = nn.Linear(time, 2 * outputs) if time else None
         self.around = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
         nn.init.zeros_(self.second.weight)
@@ -80,13 +83,13 @@ class LatentUNet(nn.Module):
     def __init__(self, width: int, channels: int) -> None:
         super().__init__()
         sizes = [width * depth for depth in DEPTHS]
-        wide = 4 * TIME_CHANNELS
+        wide = TIME_CHANNELS
         self.time = nn.Sequential(nn.Linear(TIME_CHANNELS, wide), nn.SiLU(), nn.Linear(wide, wide), nn.SiLU())
         self.stem = nn.Conv2d(2 * channels, sizes[0], 3, padding=1)
         self.down = nn.ModuleList(_Block(size, size, wide) for size in sizes)
         self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(sizes))
-        self.far = _Far(sizes[-1])
-        self.middle = _Block(sizes[-1], sizes[-1], wide)
+        self.far = nn.ModuleList(_Far(sizes[-1]) for _ in REACHES)
+        self.middle = nn.ModuleList(_Block(sizes[-1], sizes[-1], wide, reach) for reach in REACHES)
         self.grow = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairwise(sizes))
         self.up = nn.ModuleList(_Block(2 * size, size, wide) for size in sizes[:-1])
         self.out = nn.Conv2d(sizes[0], channels, 3, padding=1)
@@ -102,7 +105,8 @@ class LatentUNet(nn.Module):
         for level, block in enumerate(self.down):
             x = block(x if level == 0 else self.shrink[level - 1](x), at)
             kept.append(x)
-        x = self.middle(self.far(x), at)
+        for far, block in zip(self.far, self.middle, strict=True):
+            x = block(far(x), at)
         features = [x]
         for level in reversed(range(len(self.up))):
             grown = functional.interpolate(self.grow[level](x), scale_factor=2.0, mode="nearest")
@@ -173,7 +177,7 @@ class SmallBackbone(nn.Module):
         return self.vae
 
     def card(self) -> dict[str, Any]:
-        return {"backbone": KIND, **self._sizes}
+        return {"backbone": KIND, "design": SMALL_DESIGN, **self._sizes}
 
 
 def as_picture(relative: torch.Tensor) -> torch.Tensor:

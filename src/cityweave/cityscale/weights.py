@@ -14,6 +14,7 @@ from cityweave.plan import resolved_sources
 SHIPPED = Path(__file__).with_name("small.safetensors")
 KIND = "cityscale"
 CARD = "cityweave"
+SMALL_DESIGN = 2  # of the layers of `small`; one more when they change
 SOUTH, ANYWHERE = "south", "anywhere"  # where the sun stood in the pictures that a network learned from
 MOST_COARSE = 1.5  # times the cells that a network was trained at
 MOST_HEADER_B = 100_000_000
@@ -57,6 +58,11 @@ def require_cityscale(config: Config) -> None:
         raise MissingCapability(
             f"heights from one picture need {' and '.join(missing)}: make setup EXTRAS={_EXTRA[backbone]}, or pip "
             f"install 'cityweave[{_EXTRA[backbone]}]'; accepted without it: dsm.method: stereo"
+        )
+    if backbone == "small" and card.get("design") != SMALL_DESIGN:
+        raise DataError(
+            f"{settings.weights or SHIPPED} holds weights of an older network (design {card.get('design', 1)}); "
+            f"accepted: design {SMALL_DESIGN}, as cityweave train cityscale writes them now"
         )
     multiple = 2 * card["multiple_px"]
     size_px = settings.window_m / card["gsd_m"]
