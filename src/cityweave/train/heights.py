@@ -25,7 +25,7 @@ KIND = "height_unet"
 
 
 class HeightModel(Section):
-    width: int = Field(24, ge=2, le=256, description="channels of the first level; the others have 2, 3 and 4 times")
+    width: int = Field(20, ge=2, le=256, description="channels of the first level; the others have 2, 3 and 4 times")
     fold: Literal[2, 4] = Field(2, description="pixels on a side that are one cell of the first level")
     start: Path | None = Field(None, description="weights to go on from, a .safetensors file; default: drawn anew")
 

@@ -33,7 +33,7 @@ class HeightUNet(nn.Module):
     `start_m` everywhere. It works at 1/`fold` of the resolution: with 2 a window costs a quarter.
     """
 
-    def __init__(self, width: int = 24, start_m: float = 4.0, fold: int = 2) -> None:
+    def __init__(self, width: int = 20, start_m: float = 4.0, fold: int = 2) -> None:
         super().__init__()
         self.start = math.log1p(start_m)
         sizes = [width * depth for depth in DEPTHS]
