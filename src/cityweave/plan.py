@@ -171,8 +171,9 @@ def _check_heights_source(config: Config) -> None:
     """What heights from one picture are made of and stand on."""
     dsm, sources = config.dsm, resolved_sources(config)
     if dsm.method == "stereo":
-        if dsm.terrain is not None:
-            raise ConfigError(f"dsm.terrain is {dsm.terrain}; accepted with dsm.method cityscale or fused")
+        for key in ("terrain", "flat_m"):
+            if (value := getattr(dsm, key)) is not None:
+                raise ConfigError(f"dsm.{key} is {value}; accepted with dsm.method cityscale or fused")
         return
     names = [ortho.name for ortho in sources.ortho]
     wanted = config.cityscale.ortho

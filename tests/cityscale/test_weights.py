@@ -86,6 +86,7 @@ def test_what_heights_from_a_picture_need(city_values: dict, tmp_path: Path) -> 
 
     refused("needs one orthophoto: sources.ortho has none", dsm={"method": "fused"})
     refused(r"dsm.terrain is flat; accepted with dsm.method cityscale or fused", dsm={"terrain": "flat"})
+    refused(r"dsm.flat_m is 3.0; accepted with dsm.method cityscale or fused", dsm={"flat_m": 3.0})
     both = [{"name": name, "path": f"{name}.tif"} for name in "ab"]
     refused("has a, b; accepted", sources={**city_values["sources"], "ortho": both}, dsm={"method": "fused"})
     one = {"ortho": both[:1]}  # and no views: none are needed
