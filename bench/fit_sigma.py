@@ -88,7 +88,7 @@ def cells_of(run: Run) -> Cells:
         core = CellGrid.covering(tile.core, settings.gsd_m)
         window = grid.window_of(local_grid(core, tile))
         error = np.abs(model.dsm[window] + aoi.z0_m - truth.heights(core))
-        features = model.clues.features().of_rows(0, grid.rows).reshape(*grid.shape, -1)[window]
+        features = np.moveaxis(model.clues.features().of_rows(0, grid.rows).reshape(-1, *grid.shape), 0, -1)[window]
         known = np.isfinite(error)
         found.append(Cells(features[known], error[known].astype(np.float32), model.sigma[window][known]))
     return Cells(*(np.concatenate(parts) for parts in zip(*found, strict=True)))

@@ -34,7 +34,7 @@ def middle(sigma: np.ndarray) -> np.ndarray:
 def test_the_network_is_whole() -> None:
     weight0, bias0, weight1, bias1, weight2, bias2 = confidence._network()
     features = clues(1.0).features().of_rows(0, 3)
-    assert features.shape == (3 * SHAPE[1], len(weight0))
+    assert features.shape == (len(weight0), 3 * SHAPE[1])
     assert weight0.shape[1] == len(bias0) == len(weight1)
     assert weight1.shape[1] == len(bias1) == len(weight2)
     assert weight2.shape[1] == len(bias2) == 1

@@ -10,37 +10,42 @@ from cityweave.dsm.sgm import PATHS, aggregate, winners
 FLAT = np.zeros(256, np.int16)
 
 
-def one_path(costs: list[np.ndarray], low: list[int], p1: int, p2: int) -> list[np.ndarray]:
-    """A path along a list of cells, written as the textbook has it."""
-    out = [costs[0].astype(int)]
-    for i in range(1, len(costs)):
-        before, least = out[-1], out[-1].min()
-        at = {low[i - 1] + k: value for k, value in enumerate(before)}
-        far = 10**6
-        row = []
-        for k, cost in enumerate(costs[i]):
-            z = low[i] + k
-            best = min(at.get(z, far), at.get(z - 1, far) + p1, at.get(z + 1, far) + p1, least + p2)
-            row.append(cost + best - least)
-        out.append(np.array(row))
-    return out
+def textbook(costs: dict[tuple[int, int], np.ndarray], low: dict[tuple[int, int], int], p1: int, p2: int) -> np.ndarray:
+    """Sum of eight paths over cells whose heights begin at `low`, each path written as the textbook has it."""
+    total = {cell: np.zeros(len(cost), int) for cell, cost in costs.items()}
+    far = 10**6
+    for dr, dc in [(0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1)]:
+        paths: dict[tuple[int, int], np.ndarray] = {}
+        for r, c in sorted(costs, key=lambda cell: (cell[0] * dr, cell[1] * dc)):
+            before = paths.get((r - dr, c - dc), np.zeros(0))
+            own = costs[r, c].astype(int)
+            if len(before):
+                least, begin = before.min(), low[r - dr, c - dc]
+                at = {begin + k: value for k, value in enumerate(before)}
+                for k in range(len(own)):
+                    z = low[r, c] + k
+                    beside = min(at.get(z - 1, far), at.get(z + 1, far)) + p1
+                    own[k] += min(at.get(z, far), beside, least + p2) - least
+            paths[r, c] = own
+            total[r, c] += own
+    return np.concatenate([total[cell] for cell in sorted(total)])
 
 
-@given(st.integers(0, 2**32 - 1))
-@settings(max_examples=40, deadline=None)
-def test_a_single_row_is_two_textbook_paths(seed: int) -> None:
-    """In one row the six slanted and vertical paths have no neighbour and add the plain cost."""
+@given(st.integers(0, 2**32 - 1), st.sampled_from([3, 40, 100]))
+@settings(max_examples=60, deadline=None)
+def test_eight_textbook_paths_are_summed(seed: int, heights: int) -> None:
+    """Whatever the cells' ranges: narrow and wide ones, far apart from each other, and empty ones."""
     draw = np.random.default_rng(seed)
-    cells = int(draw.integers(1, 9))
-    low = draw.integers(-4, 5, cells).astype(np.int32)
-    costs = [draw.integers(0, 249, draw.integers(1, 8)).astype(np.uint8) for _ in range(cells)]
-    start = np.concatenate([[0], np.cumsum([len(c) for c in costs])]).astype(np.int64)
+    rows, cols = (int(size) for size in draw.integers(1, 6, 2))
+    cells = [(r, c) for r in range(rows) for c in range(cols)]
+    counts = draw.integers(1, heights + 1, len(cells)) * (draw.random(len(cells)) < 0.9)
+    low = draw.integers(-heights, heights, len(cells)).astype(np.int32)
+    start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    cost = draw.integers(0, 249, start[-1]).astype(np.uint8)
     p2 = FLAT + np.int16(150)
-    total = aggregate(np.concatenate(costs), start, low, 1, cells, 20, p2, np.zeros(cells, np.uint8))
-    there = one_path(costs, list(low), 20, 150)
-    back = one_path(costs[::-1], list(low[::-1]), 20, 150)[::-1]
-    expected = [a + b + 6 * c.astype(int) for a, b, c in zip(there, back, costs, strict=True)]
-    assert total.tolist() == np.concatenate(expected).tolist()
+    total = aggregate(cost, start, low, rows, cols, 20, p2, np.zeros(len(cells), np.uint8))
+    of_cells = {cell: cost[start[i] : start[i + 1]] for i, cell in enumerate(cells)}
+    assert total.tolist() == textbook(of_cells, dict(zip(cells, low.tolist(), strict=True)), 20, 150).tolist()
 
 
 def volume(rows: int, cols: int, heights: int) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from cityweave.codes import MEASURED, NONE
 from cityweave.cores import side_by_side
-from cityweave.dsm.surface import median_around
+from cityweave.dsm.surface import STRIP, median_around
 from cityweave.dsm.views import CENSUS_BITS
 
 AROUND_CELLS = 5
@@ -86,7 +86,7 @@ class Features:
     above_m: np.ndarray  # what is usual around
 
     def of_rows(self, first: int, end: int) -> np.ndarray:
-        """(cells, features) float32 of the rows from `first` to before `end`."""
+        """(features, cells) float32 of the rows from `first` to before `end`."""
         clues, reach = self.clues, max(RELIEF_CELLS) // 2
         low, high = max(0, first - reach), min(len(clues.dsm), end + reach)
         inside = slice(first - low, end - low)
@@ -108,7 +108,7 @@ class Features:
         ]
         of_tile = (np.log2(clues.views), clues.parallax_m, np.log(clues.clearness.usual_bits))
         columns += [np.full(own.shape, value) for value in of_tile]
-        return np.stack([column.ravel() for column in columns], axis=1).astype(np.float32)
+        return np.stack([column.ravel() for column in columns]).astype(np.float32)
 
 
 @cache
@@ -138,25 +138,31 @@ def sigma_m(clues: Clues) -> np.ndarray:
 
 @njit(cache=True, nogil=True)
 def _evaluate(features, network, out):  # type: ignore[no-untyped-def]
+    """Strips of cells at once, so that the inner loops run over neighbours in memory and stay in the nearest cache."""
     weight0, bias0, weight1, bias1, weight2, bias2 = network
-    first, second = np.empty(len(bias0), np.float32), np.empty(len(bias1), np.float32)
-    for cell in range(len(features)):
-        _layer(features[cell], weight0, bias0, first)
+    values = np.empty((len(features), STRIP), np.float32)
+    first, second = np.empty((len(bias0), STRIP), np.float32), np.empty((len(bias1), STRIP), np.float32)
+    for begin in range(0, len(out), STRIP):
+        width = min(STRIP, len(out) - begin)
+        values[:, :width] = features[:, begin : begin + width]
+        _layer(values, weight0, bias0, first)
         _layer(first, weight1, bias1, second)
-        total = bias2[0]
-        for k in range(len(second)):
-            total += second[k] * weight2[k, 0]
-        out[cell] = np.exp(total)
+        for cell in range(width):
+            total = bias2[0]
+            for k in range(len(second)):
+                total += second[k, cell] * weight2[k, 0]
+            out[begin + cell] = np.exp(total)
 
 
 @njit(cache=True, nogil=True)
 def _layer(values, weight, bias, out):  # type: ignore[no-untyped-def]
-    """Rectified; `weight` by input, then output, so that the inner loop runs over neighbours in memory."""
+    """Rectified."""
     for k in range(len(out)):
-        out[k] = bias[k]
-    for i in range(len(values)):
-        value, row = values[i], weight[i]
-        for k in range(len(out)):
-            out[k] += value * row[k]
-    for k in range(len(out)):
-        out[k] = max(out[k], np.float32(0))
+        row = out[k]
+        row[:] = bias[k]
+        for i in range(len(values)):
+            factor, column = weight[i, k], values[i]
+            for cell in range(STRIP):
+                row[cell] += factor * column[cell]
+        for cell in range(STRIP):
+            row[cell] = max(row[cell], np.float32(0))

@@ -10,10 +10,10 @@ import numpy as np
 from numba import njit
 
 from cityweave.cores import in_use, shares, side_by_side
+from cityweave.dsm.lanes import FAR, LANES, add_lanes, carry_lanes, take_lanes
 
 PATHS = 8
 OWN_SHARE = 0.15  # of what a step costs, the least that counts as the cell's own
-_FAR = 30000
 _NONE = 65535
 
 
@@ -33,6 +33,7 @@ def aggregate(
     where the picture has edges. A height outside a neighbour's range costs as much.
     """
     # Down and up share nothing but the sum: on two cores each has its own.
+    cost = np.append(cost, np.zeros(LANES, np.uint8))  # whole lanes are read and written
     totals = [np.zeros(len(cost), np.uint16) for _ in range(min(in_use(), 2))]
 
     def one_way(sweep: int) -> None:
@@ -41,67 +42,78 @@ def aggregate(
     side_by_side(one_way, (0, 1))
     for other in totals[1:]:
         totals[0] += other
-    return totals[0]
+    return totals[0][:-LANES]
 
 
 @njit(cache=True, nogil=True)
 def _four_paths(cost, start, low, rows, cols, p1, p2_by_contrast, guide, sweep, total):  # type: ignore[no-untyped-def]
     """Adds the paths that come from the left and from above (sweep 0), or from the right and from below (1).
 
-    The inner loops run over slices, each in a function of its own: only so do they become vector instructions.
+    What a path has at a cell lies in a buffer of the row, whole lanes of it, and LANES times FAR lie between two
+    cells: a neighbour whose heights begin a little higher or lower is read in place.
     """
-    longest_row = np.int64(0)
-    longest_cell = np.int64(0)
+    most, widest = np.int64(0), np.int64(0)
     for r in range(rows):
-        longest_row = max(longest_row, start[(r + 1) * cols] - start[r * cols])
-    for cell in range(rows * cols):
-        longest_cell = max(longest_cell, start[cell + 1] - start[cell])
-    paths = np.zeros((2, 4, longest_row), np.int16)
+        width = np.int64(LANES)
+        for cell in range(r * cols, (r + 1) * cols):
+            wide = _whole_lanes(start[cell + 1] - start[cell])
+            width, most = width + wide + LANES, max(most, wide)
+        widest = max(widest, width)
+    paths = np.full((2, 4, widest), FAR, np.int16)
+    places = np.zeros((2, cols), np.int64)
     lowest = np.zeros((2, 4, cols), np.int16)
-    window = np.empty(longest_cell + 2, np.int16)
+    own, sums, nothing = np.empty(most, np.int16), np.empty(most, np.int16), np.zeros(most + 2, np.int16)
+    window = np.empty(most + 2, np.int16)
     step = 1 - 2 * sweep
     for r_index in range(rows):
         r = r_index if sweep == 0 else rows - 1 - r_index
         here = r_index & 1
+        place = np.int64(LANES)
+        for c_index in range(cols):  # in the order of the walk: both gaps round what is read have been written by then
+            c = c_index if sweep == 0 else cols - 1 - c_index
+            places[here, c] = place
+            place += _whole_lanes(start[r * cols + c + 1] - start[r * cols + c]) + LANES
         for c_index in range(cols):
             c = c_index if sweep == 0 else cols - 1 - c_index
-            cell = r * cols + c
+            cell, place = r * cols + c, places[here, c]
             first, n = start[cell], start[cell + 1] - start[cell]
-            out = first - start[r * cols]
-            own, sums = cost[first : first + n], total[first : first + n]
+            wide = _whole_lanes(n)
+            for d in range(0, wide, LANES):
+                take_lanes(cost, first + d, own, d, n - d)
+                sums[d : d + LANES] = 0
             for direction in range(4):
                 # 0: beside; 1, 2, 3: the row before, at c - step, c, c + step
                 if direction == 0:
                     nr, nc, buffer = r, c - step, here
                 else:
                     nr, nc, buffer = r - step, c + (direction - 2) * step, 1 - here
-                path = paths[here, direction, out : out + n]
+                path = paths[here, direction]
+                before, at, floor, jump, brake = nothing, np.int64(1), np.int16(0), np.int16(0), np.int16(0)
                 neighbour, m = nr * cols + nc, np.int64(0)
                 if nr >= 0 and nr < rows and nc >= 0 and nc < cols:
                     m = start[neighbour + 1] - start[neighbour]
-                if m == 0:
-                    lowest[here, direction, c] = _begin(own, path, sums)
-                    continue
-                source = start[neighbour] - start[nr * cols]
-                before = paths[buffer, direction, source : source + m]
-                _align(before, np.int64(low[cell]) - np.int64(low[neighbour]), window[: n + 2])
-                floor = lowest[buffer, direction, nc]
-                jump = np.int16(floor + p2_by_contrast[abs(np.int64(guide[cell]) - np.int64(guide[neighbour]))])
-                lowest[here, direction, c] = _extend(
-                    own, window[:n], window[1 : n + 1], window[2 : n + 2], jump, np.int16(p1), floor, path, sums
-                )
+                if m > 0:
+                    shift = np.int64(low[cell]) - np.int64(low[neighbour])
+                    before, at = paths[buffer, direction], places[buffer, nc] + shift
+                    if shift <= -LANES or shift + wide >= _whole_lanes(m) + LANES:
+                        _align(before[at - shift : at - shift + m], shift, window[: wide + 2])
+                        before, at = window, np.int64(1)
+                    floor, brake = lowest[buffer, direction, nc], np.int16(p1)
+                    contrast = abs(np.int64(guide[cell]) - np.int64(guide[neighbour]))
+                    jump = np.int16(floor + p2_by_contrast[contrast])
+                if n == 0:
+                    path[place : place + LANES] = FAR
+                least = np.int16(FAR)
+                for d in range(0, wide, LANES):
+                    least = min(least, carry_lanes(before, at + d, own, path, place + d, sums, d, jump, brake, floor))
+                lowest[here, direction, c] = least
+            for d in range(0, wide, LANES):
+                add_lanes(total, first + d, sums, d, n - d)
 
 
 @njit(cache=True, nogil=True)
-def _begin(own, path, sums):  # type: ignore[no-untyped-def]
-    """Start a path at a cell; returns its lowest value, as `_extend` does."""
-    lowest = np.int16(_FAR)
-    for d in range(len(own)):
-        value = np.int16(own[d])
-        path[d] = value
-        sums[d] += np.uint16(value)
-        lowest = min(lowest, value)
-    return lowest
+def _whole_lanes(n):  # type: ignore[no-untyped-def]
+    return (n + LANES - 1) // LANES * LANES
 
 
 @njit(cache=True, nogil=True)
@@ -113,24 +125,9 @@ def _align(before, shift, window):  # type: ignore[no-untyped-def]
     n = len(window)
     begin = min(max(0, 1 - shift), n)
     end = max(begin, min(n, len(before) - shift + 1))
-    window[:begin] = _FAR
-    window[end:] = _FAR
-    inside, values = window[begin:end], before[begin - 1 + shift : end - 1 + shift]
-    for d in range(len(inside)):
-        inside[d] = values[d]
-
-
-@njit(cache=True, nogil=True)
-def _extend(own, below, same, above, jump, p1, floor, path, sums):  # type: ignore[no-untyped-def]
-    """Carry a path one cell further."""
-    lowest = np.int16(_FAR)
-    for d in range(len(own)):
-        value = np.int16(min(min(same[d], jump), np.int16(min(below[d], above[d]) + p1)))
-        value = np.int16(value - floor + np.int16(own[d]))
-        path[d] = value
-        sums[d] += np.uint16(value)
-        lowest = min(lowest, value)
-    return lowest
+    window[:begin] = FAR
+    window[end:] = FAR
+    window[begin:end] = before[begin - 1 + shift : end - 1 + shift]
 
 
 def winners(total: np.ndarray, start: np.ndarray, low: np.ndarray, p1: int) -> tuple[np.ndarray, np.ndarray]:

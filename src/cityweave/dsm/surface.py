@@ -61,63 +61,6 @@ def _root(parent, i):  # type: ignore[no-untyped-def]
     return i
 
 
-@njit(cache=True, nogil=True)
-def _smooth(surface, radius, band, first, end, out):  # type: ignore[no-untyped-def]
-    """Rows from `first` to before `end`: median, then mean of the cells within `band` of it, over a square window.
-
-    NaN cells stay NaN and don't count. The window's values are kept in order while it moves along a row.
-    """
-    rows, cols = surface.shape
-    values = np.empty((2 * radius + 1) ** 2, surface.dtype)
-    for r in range(first, end):
-        window = surface[max(0, r - radius) : min(rows, r + radius + 1)]
-        n = 0
-        for c in range(min(radius, cols)):
-            n = _put(values, n, window[:, c])
-        for c in range(cols):
-            if c + radius < cols:
-                n = _put(values, n, window[:, c + radius])
-            if c > radius:
-                n = _take(values, n, window[:, c - radius - 1])
-            if np.isnan(surface[r, c]):
-                continue
-            middle = values[n // 2]
-            total, count = np.float32(0), 0
-            for value in values[:n]:
-                if abs(value - middle) <= band:
-                    total += value
-                    count += 1
-            out[r, c] = total / count
-
-
-@njit(cache=True, nogil=True)
-def _put(values, n, more):  # type: ignore[no-untyped-def]
-    """Add to the first `n` values, which are in order; returns how many there are then."""
-    for value in more:
-        if not np.isnan(value):
-            k = n
-            while k > 0 and values[k - 1] > value:
-                values[k] = values[k - 1]
-                k -= 1
-            values[k] = value
-            n += 1
-    return n
-
-
-@njit(cache=True, nogil=True)
-def _take(values, n, gone):  # type: ignore[no-untyped-def]
-    for value in gone:
-        if not np.isnan(value):
-            k = 0
-            while values[k] != value:
-                k += 1
-            n -= 1
-            while k < n:
-                values[k] = values[k + 1]
-                k += 1
-    return n
-
-
 def median_around(layer: np.ndarray, size: int) -> np.ndarray:
     """Median of every cell's square neighbourhood; beyond the border the layer goes on as it ends. No NaN."""
     out = np.empty_like(layer)
@@ -128,28 +71,31 @@ def median_around(layer: np.ndarray, size: int) -> np.ndarray:
 
 @njit(cache=True, nogil=True)
 def _medians(padded, size, first, end, out):  # type: ignore[no-untyped-def]
-    """Whole strips of cells at once: of half the values and two the least and the largest can't be the median, so they
-    give way to the next one, until three are left."""
-    values, cols = size * size, out.shape[1]
-    held = np.empty((values // 2 + 2, STRIP), padded.dtype)
+    held = np.empty((size * size // 2 + 2, STRIP), padded.dtype)
     for r in range(first, end):
-        for left in range(0, cols, STRIP):
-            width = min(STRIP, cols - left)
-            count = len(held)
-            for k in range(values):
-                slot = min(k, len(held) - 1)
-                if k >= len(held):
-                    for other in range(1, count):
-                        _order(held[0, :width], held[other, :width])
-                    for other in range(1, count - 1):
-                        _order(held[other, :width], held[count - 1, :width])
-                    slot, count = 0, count - 1
-                shift = left + k % size
-                held[slot, :width] = padded[r + k // size, shift : shift + width]
+        for left in range(0, out.shape[1], STRIP):
+            width = min(STRIP, out.shape[1] - left)
+            _strip_medians(padded[r : r + size, left : left + width + size - 1], held, out[r, left : left + width])
+
+
+@njit(cache=True, nogil=True)
+def _strip_medians(rows, held, out):  # type: ignore[no-untyped-def]
+    """Of whole windows, a strip of cells at once: of half the values and two the least and the largest can't be the
+    median, so they give way to the next one, until three are left."""
+    size, width, count = len(rows), len(out), len(held)
+    for k in range(size * size):
+        slot = min(k, len(held) - 1)
+        if k >= len(held):
             for other in range(1, count):
                 _order(held[0, :width], held[other, :width])
-            _order(held[1, :width], held[2, :width])
-            out[r, left : left + width] = held[1, :width]
+            for other in range(1, count - 1):
+                _order(held[other, :width], held[count - 1, :width])
+            slot, count = 0, count - 1
+        held[slot, :width] = rows[k // size, k % size : k % size + width]
+    for other in range(1, count):
+        _order(held[0, :width], held[other, :width])
+    _order(held[1, :width], held[2, :width])
+    out[:] = held[1, :width]
 
 
 @njit(cache=True, nogil=True)
@@ -164,7 +110,67 @@ def smooth(surface_m: np.ndarray, radius: int, band_m: float) -> np.ndarray:
     """Edge-preserving: jumps stay where the majority of the window has them, noise below `band_m` is averaged."""
     if radius == 0:
         return surface_m.astype(np.float32)
-    surface = surface_m.astype(np.float32)
-    out = np.full(surface.shape, np.nan, np.float32)
-    side_by_side(lambda rows: _smooth(surface, radius, np.float32(band_m), *rows, out), shares(len(surface)))
+    out = np.empty(surface_m.shape, np.float32)
+    padded = np.pad(surface_m.astype(np.float32), radius, constant_values=np.nan)
+    side_by_side(lambda rows: _smooth(padded, 2 * radius + 1, np.float32(band_m), *rows, out), shares(len(out)))
     return out
+
+
+@njit(cache=True, nogil=True)
+def _smooth(padded, size, band, first, end, out):  # type: ignore[no-untyped-def]
+    """Rows from `first` to before `end`: median, then mean of the cells within `band` of it, over a square window.
+
+    NaN cells stay NaN and don't count.
+    """
+    held = np.empty((size * size // 2 + 2, STRIP), np.float32)
+    middle, total, count = np.empty(STRIP, np.float32), np.empty(STRIP, np.float32), np.empty(STRIP, np.float32)
+    for r in range(first, end):
+        for left in range(0, out.shape[1], STRIP):
+            width = min(STRIP, out.shape[1] - left)
+            rows = padded[r : r + size, left : left + width + size - 1]
+            _strip_medians(rows, held, middle[:width])
+            total[:] = 0
+            for k in range(size * size):
+                _add(rows[k // size, k % size : k % size + width], total[:width])
+            for c in range(width):
+                if np.isnan(rows[size // 2, c + size // 2]):
+                    middle[c] = np.nan
+                elif np.isnan(total[c]):  # the window isn't whole
+                    middle[c] = _median_of_known(rows[:, c : c + size])
+            total[:], count[:] = 0, 0
+            for k in range(size * size):
+                window = rows[k // size, k % size : k % size + width]
+                _add_near(window, middle[:width], band, total[:width], count[:width])
+            for c in range(width):
+                out[r, left + c] = total[c] / count[c] if count[c] > 0 else np.nan
+
+
+@njit(cache=True, nogil=True)
+def _add(values, total):  # type: ignore[no-untyped-def]
+    for c in range(len(total)):
+        total[c] += values[c]
+
+
+@njit(cache=True, nogil=True)
+def _add_near(values, middle, band, total, count):  # type: ignore[no-untyped-def]
+    for c in range(len(total)):
+        near = abs(values[c] - middle[c]) <= band
+        total[c] += values[c] if near else np.float32(0)
+        count[c] += np.float32(1) if near else np.float32(0)
+
+
+@njit(cache=True, nogil=True)
+def _median_of_known(window):  # type: ignore[no-untyped-def]
+    values, n = np.empty(window.size, window.dtype), 0
+    for value in window.flat:
+        if not np.isnan(value):
+            values[n] = value
+            n += 1
+    for value in values[:n]:
+        below, upto = np.int32(0), np.int32(0)
+        for other in values[:n]:
+            below += np.int32(other < value)
+            upto += np.int32(other <= value)
+        if below <= n // 2 < upto:
+            return value
+    return np.float32(np.nan)

@@ -171,6 +171,14 @@ def _gather(words, offset, width, height, u, v, z, step, above, out):  # type: i
 @njit(cache=True, nogil=True)
 def _batch_costs(seen, n, best, kept, else_cost, out):  # type: ignore[no-untyped-def]
     """Mean unlike bits of the best pairs of every entry: each pair is pushed through a sorted list of the best."""
+    if len(seen) == 2:  # the only pair, whatever share of all counts
+        one, other = seen[0], seen[1]
+        for e in range(n):
+            out[e] = np.uint8(popcount(one[e] ^ other[e])) * np.uint8(COST_PER_BIT)
+        for e in range(n):
+            if (one[e] | other[e]) >> np.uint64(63):
+                out[e] = else_cost[e]
+        return
     best[:] = NO_PAIR
     pair = np.empty(BATCH, np.uint8)
     count = np.zeros(BATCH, np.uint8)
