@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cityweave.errors import ConfigError, DataError
 from cityweave.manifest import Manifest, Run, drop_stale, recorded, remove, write_json
-from cityweave.plan import CITY_MANIFESTS, TILE_MANIFESTS, city_tiles, stage_params, tile_manifests
+from cityweave.plan import CITY_MANIFESTS, city_tiles, stage_params, tile_manifests
 
 
 def adopt(run: Run) -> int:
@@ -70,7 +70,7 @@ def _take(source: Path, target: Path, stage: str, run: Run, other: Run) -> None:
 
 def _take_benchmarks(other: Run, run: Run, stages: tuple[str, ...]) -> None:
     """What the jobs took, so that the cost of the run counts them."""
-    units = CITY_MANIFESTS | TILE_MANIFESTS | {"fit": "geometry"}
+    units = CITY_MANIFESTS | tile_manifests(run.config) | {"fit": "geometry"}
     for name in (name for name, stage in units.items() if stage in stages):
         for path in sorted((other.folder / "benchmarks").glob(f"{name}*")):
             if path.name.removesuffix(".jsonl") == name:

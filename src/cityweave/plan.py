@@ -57,6 +57,8 @@ TILE_MANIFESTS: dict[str, str] = {  # of every run; `tile_manifests` has what th
     "mesh": "geometry",
     "texture": "texture",
 }
+# What one job of a kind does, as costs are counted, and the stage that it belongs to.
+STAGE_OF = CITY_MANIFESTS | TILE_MANIFESTS | {"fit": "geometry", "cityscale": "cityscale", "fuse": "dsm"}
 
 
 def tile_manifests(config: Config) -> dict[str, str]:

@@ -105,6 +105,19 @@ def test_a_quarantined_and_a_missing_tile_are_refused(suite: Suite, run: Run) ->
     assert f"tile {second.name}: texture is missing" in said
 
 
+def test_a_job_of_every_kind_is_looked_up(suite: Suite, run: Run) -> None:
+    values = run.config.model_dump(mode="json")
+    values["dsm"] = {"method": "fused"}
+    values["sources"]["ortho"] = [{"name": "ortho", "path": "ortho.tif"}]
+    (run.folder / "config.json").write_text(json.dumps(values))
+    fused = Run.open(run.folder)
+    for name, stage in (("stereo", "dsm"), ("cityscale", "cityscale")):
+        run_job(fused, stage, heights, name=name, tile=city_tiles(fused.config)[0])
+    record = make_record(suite, suite.runs[0], fused, CLEAN)
+    assert {"cityscale", "dsm", "fuse"} <= set(record["stages"])
+    assert not any("made by other code" in reason for reason in record["refused"])
+
+
 def test_an_unfinished_run_is_refused(suite: Suite, run: Run) -> None:
     (run.folder / "metrics.json").unlink()
     (run.folder / "timing.json").unlink()

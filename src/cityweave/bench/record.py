@@ -20,7 +20,7 @@ from cityweave.errors import ConfigError, DataError
 from cityweave.fetched import sha256_of
 from cityweave.manifest import Manifest, Run
 from cityweave.operations.costs import KINDS, KindCost, kind_of
-from cityweave.plan import CITY_MANIFESTS, STAGE_SECTIONS, TILE_MANIFESTS, city_tiles, tile_manifests
+from cityweave.plan import CITY_MANIFESTS, STAGE_OF, STAGE_SECTIONS, city_tiles, tile_manifests
 from cityweave.status import quarantined_tiles, tile_entries
 
 FORMAT = 1
@@ -185,8 +185,7 @@ def _refusals(record: dict[str, Any], run: Run) -> Iterator[str]:
     if record["metrics"] is None:
         yield "there is no metrics.json: the run is not done"
     for kind, entry in record["stages"].items():
-        stage = CITY_MANIFESTS.get(kind) or ("geometry" if kind == "fit" else TILE_MANIFESTS[kind])
-        if entry["code"] != [source["code"][stage]]:
+        if entry["code"] != [source["code"][STAGE_OF[kind]]]:
             yield f"{kind} was made by other code than that of the commit"
     if record["machine"] is None:
         yield "the machine was not measured"

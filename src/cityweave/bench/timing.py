@@ -28,10 +28,9 @@ from cityweave.grid import DIVISIONS, Tile
 from cityweave.machine import describe, usable_cores
 from cityweave.manifest import Run, remove, write_json
 from cityweave.operations.costs import KINDS, TILE_KINDS, is_needed, manifest_of
-from cityweave.plan import CITY_MANIFESTS, TILE_MANIFESTS, city_tiles
+from cityweave.plan import CITY_MANIFESTS, STAGE_OF, city_tiles
 from cityweave.status import tile_entries
 
-STAGE_OF = CITY_MANIFESTS | TILE_MANIFESTS | {"fit": "geometry", "cityscale": "cityscale", "fuse": "dsm"}
 _TOP = 6  # functions of a profile that are kept
 
 
