@@ -26,7 +26,8 @@ def main() -> None:
     for seed in SEEDS:
         for name, variant in suite["variants"].items():
             config: dict[str, Any] = yaml.safe_load(yaml.safe_dump(suite["config"]))
-            config["synth"] |= variant.get("config", {}).get("synth", {})
+            for section, values in variant.get("config", {}).items():
+                config[section] = config.get(section, {}) | values
             config["city"]["name"] = f"{name}_{seed}"
             config |= {"seed": seed, "workflow": config["workflow"] | {"results": str(folder)}}
             file = folder / f"{name}_{seed}.yaml"

@@ -173,9 +173,24 @@ class CityscaleConfig(Section):
     )
     window_m: float = Field(256.0, ge=32, description="side of a window; the next one begins at its middle")
     samples: int = Field(1, ge=1, le=32, description="predictions of a window, each from noise of its own; their mean")
-    sun: Literal["south", "north"] | None = Field(
-        None, description="where the sun stood, for weights that expect it in the south; default: by the latitude"
+    sun_azimuth_deg: float | None = Field(
+        None,
+        ge=0,
+        lt=360,
+        description="direction from the city to the sun in the orthophoto; default: south or north, by the latitude",
     )
+    sun_elevation_deg: float | None = Field(
+        None,
+        ge=10,
+        le=80,
+        description="height of the sun over the horizon: with it buildings get as high as their shadows are long",
+    )
+
+    @model_validator(mode="after")
+    def _a_whole_direction(self) -> CityscaleConfig:
+        if self.sun_elevation_deg is not None and self.sun_azimuth_deg is None:
+            raise ValueError("sun_elevation_deg needs sun_azimuth_deg; accepted: both, the azimuth alone, or neither")
+        return self
 
 
 class DsmConfig(Section):

@@ -11,7 +11,8 @@ import pytest
 pytest.importorskip("torch", reason="make setup EXTRAS=models")
 
 from cityweave.aoi import INVALID, Aoi, AoiWriter, compound_crs_wkt
-from cityweave.cityscale.job import PictureLayer, _predict, picture_in, picture_layer, sun_side
+from cityweave.cityscale.job import PictureLayer, _fit_shadows, _predict, picture_in, picture_layer, sun_side
+from cityweave.cityscale.shadows import Sun
 from cityweave.cityscale.weights import require_cityscale
 from cityweave.errors import DataError
 from cityweave.grid import Box, CellGrid, Tile
@@ -92,17 +93,17 @@ def test_a_window_that_shows_nothing_is_left_out_and_said(tmp_path: Path, city_v
     half[:, :100] = INVALID
     aoi = store(tmp_path / "half", WEST, 90, mask=half)
     windows = [Window(0, 0, 128, 0.5), Window(8, 0, 128, 0.5)]
-    predicted, left_out = _predict(run, windows, [aoi], 0.5)
+    predicted, left_out = _predict(run, windows, layers([aoi]), 0.5)
     assert left_out == ["8,0: the picture shows nothing of it"]
     (only,) = predicted
     assert np.isnan(only.metres[:, :80]).all() and np.isfinite(only.metres[:, 90:]).all()
-    assert _predict(run, windows[1:], [aoi], 0.5)[0] == []
+    assert _predict(run, windows[1:], layers([aoi]), 0.5)[0] == []
 
 
 @pytest.mark.parametrize("knows", ["south", "anywhere"])
-@pytest.mark.parametrize("sun", ["south", "north"])
+@pytest.mark.parametrize("azimuth", [130.0, 350.0])
 def test_pictures_are_turned_over_for_a_network_that_knows_the_sun_in_the_south(
-    tmp_path: Path, city_values: dict, monkeypatch: pytest.MonkeyPatch, knows: str, sun: str
+    tmp_path: Path, city_values: dict, monkeypatch: pytest.MonkeyPatch, knows: str, azimuth: float
 ) -> None:
     seen = []
 
@@ -116,14 +117,17 @@ def test_pictures_are_turned_over_for_a_network_that_knows_the_sun_in_the_south(
     Echo.sun = knows  # type: ignore[attr-defined]
     monkeypatch.setattr("cityweave.cityscale.predict.open_predictor", lambda *_: Echo())
     city_values["sources"]["ortho"] = [{"name": "photo", "path": "photo.tif"}]
-    run = Run(tmp_path / "run", load_config(city_values | {"dsm": {"method": "fused"}, "cityscale": {"sun": sun}}))
+    run = Run(
+        tmp_path / "run",
+        load_config(city_values | {"dsm": {"method": "fused"}, "cityscale": {"sun_azimuth_deg": azimuth}}),
+    )
     rows = CellGrid.covering(WEST.core.grow(8), 0.5).rows
     aoi = store(tmp_path / "a", WEST, np.arange(rows, dtype=np.uint8)[:, None])
     window = Window(0, 0, 128, 0.5)
-    (predicted,), _ = _predict(run, [window], [aoi], 0.5)
+    (predicted,), _ = _predict(run, [window], layers([aoi]), 0.5)
     picture, _ = picture_in(layers([aoi]), window.grid)
     assert np.array_equal(predicted.metres, picture[0]) and np.array_equal(predicted.sigma, picture[1])
-    assert np.array_equal(seen[0], picture[:, ::-1] if (knows, sun) == ("south", "north") else picture)
+    assert np.array_equal(seen[0], picture[:, ::-1] if (knows, azimuth) == ("south", 350.0) else picture)
 
 
 def test_where_the_sun_stands_by_the_latitude(city_values: dict) -> None:
@@ -132,8 +136,37 @@ def test_where_the_sun_stands_by_the_latitude(city_values: dict) -> None:
     southern = load_config(city_values | {"city": city_values["city"] | {"crs": "EPSG:32737"}})
     at_capetown = Box(500_000, 6_240_000, 500_100, 6_240_100)
     assert sun_side(southern, at_capetown) == "north"
-    told = load_config(city_values | {"cityscale": {"sun": "south"}})
+    told = load_config(city_values | {"cityscale": {"sun_azimuth_deg": 120}})
     assert sun_side(told, at_capetown) == "south"
+
+
+def test_shadows_are_read_in_all_windows_of_a_job_together(
+    tmp_path: Path, city_values: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def factors(metres: np.ndarray, picture: np.ndarray, known: np.ndarray, sun: Sun, gsd_m: float) -> np.ndarray:
+        asked.append((metres.shape, picture.shape, bool(known.any()), sun, gsd_m))
+        return np.arange(metres.size, dtype=np.float32).reshape(metres.shape)
+
+    monkeypatch.setattr("cityweave.cityscale.shadows.shadow_factors", factors)
+    weights = small_weights(tmp_path / "w.safetensors")
+    city_values["sources"]["ortho"] = [{"name": "photo", "path": "photo.tif"}]
+    values = city_values | {"dsm": {"method": "fused"}}
+    windows = [Window(0, 0, 128, 0.5), Window(1, 0, 128, 0.5)]
+    aoi = store(tmp_path / "a", WEST, 90)
+    found = []
+    for sun in ({}, {"sun_azimuth_deg": 130, "sun_elevation_deg": 40}):
+        run = Run(tmp_path / "run", load_config(values | {"cityscale": {"weights": str(weights)} | sun}))
+        predicted, _ = _predict(run, windows, layers([aoi]), 0.5)
+        predicted, notes = _fit_shadows(run, predicted, layers([aoi]))
+        assert notes == ({"shadows": "heights fitted to them"} if sun else {})
+        found.append(predicted)
+    assert asked == [((128, 192), (3, 128, 192), True, Sun(130, 40), 0.5)]
+    whole = np.arange(128 * 192, dtype=np.float32).reshape(128, 192)
+    for k in (0, 1):
+        cut = whole[:, 64 * k : 64 * k + 128]
+        assert np.allclose(found[1][k].metres, found[0][k].metres * cut, equal_nan=True)
 
 
 def test_pictures_that_cannot_be_used_are_refused_before_any_job(tmp_path: Path, city_values: dict) -> None:

@@ -77,8 +77,8 @@ def test_regions_are_scored_beside_answers_that_need_no_network(tmp_path: Path) 
         "regions": {"here": {"synthetic": [{"first_seed": 7, "count": 1, "side_m": 64, "styles": ["estate"]}]}},
     })  # fmt: skip
     figures = evaluate(regions)
-    assert list(figures["here"]) == ["flat ground", "mean height", "ours"]
-    assert table(figures).count("\n") == 5
+    assert list(figures["here"]) == ["flat ground", "mean height", "ours", "ours, shadows"]
+    assert table(figures).count("\n") == 6
     assert figures["here"]["flat ground"]["median_bias_m"] <= 0
 
 

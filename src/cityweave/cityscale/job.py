@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -15,7 +15,7 @@ from cityweave.config import Config
 from cityweave.grid import Box, CellGrid, Tile
 from cityweave.io.predictions import Prediction, write_predictions
 from cityweave.io.resample import known_mean, picture_of
-from cityweave.lattice import Window, owned
+from cityweave.lattice import Window, fade, owned
 from cityweave.manifest import Manifest, Products, Run, run_job
 from cityweave.plan import city_tiles, cityscale_halo_m, pictured_tiles
 
@@ -35,10 +35,12 @@ def run(run: Run, tile: Tile) -> None:
         size_px = round(settings.window_m / gsd_m)
         windows = owned(tile, known, size_px, gsd_m, cityscale_halo_m(run.config))
         aois = [aoi for other in around if (aoi := _aoi(run, other))]
-        predicted, left_out = _predict(run, windows, aois, gsd_m)
+        layers = [layer for aoi in aois if (layer := picture_layer(aoi, settings.ortho))]
+        predicted, left_out = _predict(run, windows, layers, gsd_m)
+        predicted, notes = _fit_shadows(run, predicted, layers)
         with products.path("windows", ".zarr") as path:
             write_predictions(path, predicted)
-        products.notes |= {"windows": [each.window.name for each in predicted], "left_out": left_out}
+        products.notes |= {"windows": [each.window.name for each in predicted], "left_out": left_out} | notes
 
     run_job(run, "cityscale", work, tile=tile, inputs=inputs)
 
@@ -48,9 +50,10 @@ def _aoi(run: Run, tile: Tile) -> Aoi | None:
     return None if manifest.quarantined else Aoi(manifest.product("aoi"))
 
 
-def _predict(run: Run, windows: list[Window], aois: list[Aoi], gsd_m: float) -> tuple[list[Prediction], list[str]]:
+def _predict(
+    run: Run, windows: list[Window], layers: list[PictureLayer], gsd_m: float
+) -> tuple[list[Prediction], list[str]]:
     settings = run.config.cityscale
-    layers = [layer for aoi in aois if (layer := picture_layer(aoi, settings.ortho))]
     pictures = [(window, *picture_in(layers, window.grid)) for window in windows]
     shown = [each for each in pictures if each[2].mean() >= LEAST_KNOWN]
     if not shown:
@@ -69,10 +72,40 @@ def _predict(run: Run, windows: list[Window], aois: list[Aoi], gsd_m: float) -> 
     return predicted, [f"{name}: the picture shows nothing of it" for name in dark]
 
 
+def _fit_shadows(
+    run: Run, predicted: list[Prediction], layers: list[PictureLayer]
+) -> tuple[list[Prediction], dict[str, str]]:
+    """All windows of the job together, since a shadow may end in another one than it begins in; and what to note."""
+    from cityweave.cityscale.shadows import Sun, shadow_factors
+
+    settings = run.config.cityscale
+    if not predicted or settings.sun_azimuth_deg is None or settings.sun_elevation_deg is None:
+        return predicted, {}
+    boxes = [each.window.grid.box for each in predicted]
+    around = Box(
+        min(b.xmin for b in boxes), min(b.ymin for b in boxes), max(b.xmax for b in boxes), max(b.ymax for b in boxes)
+    )
+    grid = CellGrid.covering(around, predicted[0].window.gsd_m)
+    total, mass = np.zeros(grid.shape), np.zeros(grid.shape)
+    for each in predicted:
+        cut, weight = grid.window_of(each.window.grid), fade(each.window.size_px) * np.isfinite(each.metres)
+        total[cut] += weight * np.nan_to_num(each.metres)
+        mass[cut] += weight
+    picture, seen = picture_in(layers, grid)
+    metres = (total / np.maximum(mass, 1e-9)).astype(np.float32)
+    sun = Sun(settings.sun_azimuth_deg, settings.sun_elevation_deg)
+    factors = shadow_factors(metres, picture, seen & (mass > 0), sun, grid.gsd_m)
+    if factors is None:
+        return predicted, {"shadows": "tell nothing: nothing high, no sunshine, or the sun stood elsewhere"}
+    cuts = [factors[grid.window_of(each.window.grid)] for each in predicted]
+    fitted = [replace(each, metres=each.metres * cut) for each, cut in zip(predicted, cuts, strict=True)]
+    return fitted, {"shadows": "heights fitted to them"}
+
+
 def sun_side(config: Config, box: Box) -> str:
-    """Where the sun stands at noon, by the latitude of the box; between the tropics that is a guess."""
-    if config.cityscale.sun is not None:
-        return config.cityscale.sun
+    """Where the sun stands, as far as it is told; at noon, by the latitude of the box; between the tropics a guess."""
+    if config.cityscale.sun_azimuth_deg is not None:
+        return SOUTH if 90 <= config.cityscale.sun_azimuth_deg <= 270 else "north"
     x, y = (np.array([(low + high) / 2]) for low, high in ((box.xmin, box.xmax), (box.ymin, box.ymax)))
     _, latitude, _ = geodetic_transform(config.city.crs)(x, y, np.zeros(1))
     return SOUTH if latitude[0] >= 0 else "north"

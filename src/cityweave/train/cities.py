@@ -26,7 +26,7 @@ from cityweave.train.recipe import (
 )
 
 if TYPE_CHECKING:
-    from cityweave.synth.aerial import Aerial
+    from cityweave.synth.aerial import Aerial, AerialLook
 
 CODE_CITY = 203
 MIN_SHARE = 0.05  # a tile that knows less of its ground than this is left out
@@ -38,6 +38,7 @@ class City:
     height_m: np.ndarray  # (y, x) float32, above ground
     valid: np.ndarray  # (y, x) bool: both are known
     white: float  # value of rgb that is shown as white
+    sun: tuple[float, float] | None = None  # azimuth and elevation in degrees, where they are known
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def _synthetic(group: SyntheticCities, number: int, seed: int, gsd_m: float) -> 
     def make() -> City:
         from cityweave.synth.aerial import AerialLook, aerial_city
 
-        return _of_aerial(aerial_city(seed, group.side_m, gsd_m, AerialLook(**look)))
+        return _of_aerial(aerial_city(seed, group.side_m, gsd_m, AerialLook(**look)), AerialLook(**look))
 
     return Source(f"synthetic-{seed}", ("synthetic", number), recipe, make)
 
@@ -99,14 +100,14 @@ def _of_model(city: ModelCities, number: int, gsd_m: float) -> Source:
             sun_elevation_deg=city.sun_elevation_deg,
             off_nadir_deg=city.off_nadir_deg,
         )
-        return _of_aerial(aerial_model(city.model, city.crs, Box(*city.bounds_m), city.seed, gsd_m, look))
+        return _of_aerial(aerial_model(city.model, city.crs, Box(*city.bounds_m), city.seed, gsd_m, look), look)
 
     return Source(f"{city.model.name.partition('.')[0]}-{city.seed}", ("models", number), recipe, make)
 
 
-def _of_aerial(aerial: Aerial) -> City:
-    height = aerial.dsm - aerial.dtm
-    return City(aerial.rgb, height, aerial.seen & np.isfinite(height), 255.0)
+def _of_aerial(aerial: Aerial, look: AerialLook) -> City:
+    height, sun = aerial.dsm - aerial.dtm, (look.sun_azimuth_deg, look.sun_elevation_deg)
+    return City(aerial.rgb, height, aerial.seen & np.isfinite(height), 255.0, sun)
 
 
 def _tiles_of(cities: RunCities, number: int, gsd_m: float) -> Iterator[Source]:

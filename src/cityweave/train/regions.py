@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
+from cityweave.cityscale.shadows import Sun, shadow_factors
 from cityweave.config import Section
 from cityweave.lattice import Window, fade
 from cityweave.manifest import write_json
@@ -106,6 +107,14 @@ def predicted(city: City, predict: Predict, size_px: int, gsd_m: float) -> tuple
     return (total[core] / mass[core]), (spread[core] / mass[core])
 
 
+def fitting_factors(said: np.ndarray, city: City, gsd_m: float) -> np.ndarray | None:
+    """What shadows say of a prediction, where the sun is known: as in the workflow when it is told."""
+    assert city.sun is not None
+    picture = np.asarray(city.rgb, np.float32) * np.float32(2 / city.white) - 1
+    everywhere = np.ones(said.shape, bool)
+    return shadow_factors(said.astype(np.float32), picture, everywhere, Sun(*city.sun), gsd_m)
+
+
 class Score:
     """Of one method in one region."""
 
@@ -179,7 +188,7 @@ def saturated(said: np.ndarray, highest_m: float) -> bool:
 
 def evaluate(regions: Regions) -> dict[str, dict[str, dict[str, Any]]]:
     """Region -> method -> figures."""
-    every = methods(regions)
+    every, trained = methods(regions), {*regions.cityscale, *regions.heights}
     out: dict[str, dict[str, dict[str, Any]]] = {}
     for region in regions.regions:
         scores = {name: Score() for name in every}
@@ -187,6 +196,10 @@ def evaluate(regions: Regions) -> dict[str, dict[str, dict[str, Any]]]:
             for method, predict in every.items():
                 said, _ = predicted(city, predict, round(regions.window_m / regions.gsd_m), regions.gsd_m)
                 scores[method].add(name, said, city, regions.highest_m)
+                if method in trained and city.sun:
+                    factors = fitting_factors(said, city, regions.gsd_m)
+                    fitted = said if factors is None else said * factors
+                    scores.setdefault(f"{method}, shadows", Score()).add(name, fitted, city, regions.highest_m)
         out[region] = {name: score.figures() for name, score in scores.items()}
     return out
 
