@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "cityweave"
 LEVELS = [
     {"errors"},
     {"codes", "config", "cores", "grid", "lattice", "codehash", "gpu"}
-    | {"fetched", "machine", "packs", "plots", "profiles", "rpc"},
+    | {"fetched", "machine", "packs", "patches", "plots", "profiles", "rpc"},
     {"plan", "cameras", "mesh", "rpc_torch"},
     {"manifest"},
     {"aoi", "io", "status", "adopt", "windows"},

@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit
 from scipy import ndimage
 
-from cityweave.dsm.surface import patches_between_jumps
+from cityweave.patches import patches_between_jumps
 
 CELL_M = 1.0  # finer tells nothing more
 LOW_M = 2.5  # cells that shadows are read on: ground and what is about as low

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from cityweave.dsm.surface import patches_between_jumps
+from cityweave.patches import patches_between_jumps
 
 AROUND_CELLS = 6
 LEAST_RISE_M = 8.0

@@ -7,6 +7,7 @@ from numba import njit
 from scipy import ndimage
 
 from cityweave.cores import shares, side_by_side
+from cityweave.patches import patches_between_jumps
 
 STRIP = 256  # cells worked on at once; what is held of them stays in the nearest cache
 
@@ -18,11 +19,6 @@ def drop_small_components(surface_m: np.ndarray, jump_m: float, min_cells: int) 
     return np.where(sizes[labels] >= min_cells, surface_m, np.nan).astype(np.float32)
 
 
-def patches_between_jumps(surface_m: np.ndarray, jump_m: float) -> np.ndarray:
-    """(rows, cols) int32 numbers, not dense, of the patches that jumps above `jump_m` cut off; NaN is a patch alone."""
-    return _components(surface_m.astype(np.float32), np.float32(jump_m))  # type: ignore[no-any-return]
-
-
 def without_islands(mask: np.ndarray, min_cells: int) -> np.ndarray:
     """A copy without 4-connected patches of under `min_cells` cells: stray matches in strips that a view can't see."""
     labels, _ = ndimage.label(mask)
@@ -30,35 +26,6 @@ def without_islands(mask: np.ndarray, min_cells: int) -> np.ndarray:
     sizes[0] = 0
     kept: np.ndarray = sizes[labels] >= min_cells
     return kept
-
-
-@njit(cache=True)
-def _components(surface, jump):  # type: ignore[no-untyped-def]
-    """4-connected labels where neighbours differ by at most `jump`; NaN cells are patches of one cell."""
-    rows, cols = surface.shape
-    parent = np.arange(rows * cols, dtype=np.int32)
-    for r in range(rows):
-        for c in range(cols):
-            here = r * cols + c
-            if c > 0 and abs(surface[r, c] - surface[r, c - 1]) <= jump:
-                a, b = _root(parent, here), _root(parent, here - 1)
-                parent[max(a, b)] = min(a, b)
-            if r > 0 and abs(surface[r, c] - surface[r - 1, c]) <= jump:
-                a, b = _root(parent, here), _root(parent, here - cols)
-                parent[max(a, b)] = min(a, b)
-    out = np.empty((rows, cols), np.int32)
-    for r in range(rows):
-        for c in range(cols):
-            out[r, c] = _root(parent, r * cols + c)
-    return out
-
-
-@njit(cache=True)
-def _root(parent, i):  # type: ignore[no-untyped-def]
-    while parent[i] != i:
-        parent[i] = parent[parent[i]]
-        i = parent[i]
-    return i
 
 
 def median_around(layer: np.ndarray, size: int) -> np.ndarray:
