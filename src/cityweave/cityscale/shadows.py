@@ -93,8 +93,8 @@ def _bodies(heights: np.ndarray) -> np.ndarray:
 class _Rays:
     """From low cells towards the sun: every body that one enters, and how high it would have to be to hide the sun."""
 
-    cell: np.ndarray  # int64, index of the low cell
-    body: np.ndarray  # int64
+    cell: np.ndarray  # index of the low cell
+    body: np.ndarray
     needed_m: np.ndarray
     low: np.ndarray  # [y, x] bool: the cells that they start from
     hidden: np.ndarray  # [y, x] bool: whether the sun is, by the predicted heights
@@ -103,9 +103,9 @@ class _Rays:
     def of(heights: np.ndarray, body: np.ndarray, shift: tuple[float, float], told: np.ndarray) -> _Rays:
         low = (heights < LOW_M) & told
         hidden = np.zeros(heights.shape, bool)
-        nothing = np.empty(0, np.int64)
-        most = _march(heights, body, *shift, low, hidden, nothing, nothing, np.empty(0))
-        cell, entered, needed = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most)
+        nothing = np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.float32)
+        most = _march(heights, body, *shift, low, hidden, *nothing)
+        cell, entered, needed = np.empty(most, np.int32), np.empty(most, np.int32), np.empty(most, np.float32)
         count = _march(heights, body, *shift, low, hidden, cell, entered, needed)
         return _Rays(cell[:count], entered[:count], needed[:count], low, hidden)
 
@@ -166,7 +166,7 @@ def _factors(rays: _Rays, evidence: np.ndarray, predicted: np.ndarray) -> np.nda
     least = np.searchsorted(FACTORS, rays.needed_m / np.maximum(predicted[rays.body], 1e-3))
     hides = predicted[rays.body] > rays.needed_m
     least = np.where(free[rays.body], least, np.where(hides, 0, choices))
-    place = rays.body * (choices + 1) + least
+    place = rays.body * np.int64(choices + 1) + least
     weight = CELL_WEIGHT * evidence[rays.cell]
     score, hiding = prior, _hiding(prior)
     for _ in range(ROUNDS):
