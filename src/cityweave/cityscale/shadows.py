@@ -23,7 +23,7 @@ BODY_M, BODY_CELLS, STEP_M = 6.0, 40, 1.5  # a body is higher, larger, and has n
 LEAST_M = 20.0  # lower bodies stay as they are: their shadows are as long as footprints are uncertain
 REACH_M = 250.0  # heights above a cell that are looked at
 FACTORS = np.exp(np.linspace(-0.96, 0.96, 65))  # 1 is the middle one
-OFF = 0.3  # standard deviation of the logarithm of a predicted height, of buildings of unseen cities
+FITS, OFF = 2, 0.2  # once more with fitted heights; standard deviation of a height's logarithm before each
 CELL_WEIGHT = 0.006  # cells say much the same as their neighbours: so much of what independent ones would
 ROUNDS, DAMPING = 12, 0.5
 SHADES, LEAST_CELLS = 32, 200  # of how dark a cell is; cells in shadow and in sunlight without which nothing is told
@@ -54,19 +54,26 @@ def shadow_factors(
     seen = np.where(known, metres, 0)
     heights, light = (_coarser(layer[:rows, :cols], times) for layer in (seen, picture.mean(axis=0)))
     told = _coarser(known[:rows, :cols], times) > 0.999
+    coarse = np.ones_like(heights)
+    for fit in range(FITS):
+        found = _fit(heights * coarse, light, told, sun.shift(gsd_m * times))
+        if found is None and fit == 0:
+            return None
+        coarse *= 1 if found is None else found
+    factors = np.ones(metres.shape, np.float32)
+    factors[:rows, :cols] = np.kron(coarse, np.ones((times, times)))
+    return factors
+
+
+def _fit(heights: np.ndarray, light: np.ndarray, told: np.ndarray, shift: tuple[float, float]) -> np.ndarray | None:
     body = _bodies(heights)
-    count = int(body.max()) + 1
-    predicted = ndimage.median(heights, body, np.arange(count))
+    predicted = ndimage.median(heights, body, np.arange(int(body.max()) + 1))
     predicted[0] = 0
     if not (predicted >= LEAST_M).any():
         return None
-    rays = _Rays.of(heights, body, sun.shift(gsd_m * times), told)
+    rays = _Rays.of(heights, body, shift, told)
     evidence = rays.evidence(light)
-    if evidence is None:
-        return None
-    factors = np.ones(metres.shape, np.float32)
-    factors[:rows, :cols] = np.kron(_factors(rays, evidence, predicted)[body], np.ones((times, times)))
-    return factors
+    return None if evidence is None else _factors(rays, evidence, predicted)[body].astype(np.float32)
 
 
 def _coarser(layer: np.ndarray, times: int) -> np.ndarray:
