@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cityweave.dsm.ground import ground_heights
 from cityweave.dsm.holes import fill_holes, spread_smoothly
@@ -25,6 +27,21 @@ def test_smoothing_keeps_the_step_and_calms_the_noise() -> None:
     assert np.abs(calm - truth)[3:-3, 3:-3].max() < 0.7
     assert np.std((calm - truth)[:, 5:25]) < 0.12
     assert np.array_equal(smooth(noisy, 0, 1.0), noisy)
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 2, 3]))
+@settings(max_examples=25, deadline=None)
+def test_smoothing_is_the_mean_near_the_median_of_what_is_known(seed: int, radius: int) -> None:
+    draw = np.random.default_rng(seed)
+    rows, cols = (int(size) for size in draw.integers(1, 12, 2))
+    layer = np.where(draw.random((rows, cols)) < 0.8, draw.normal(0, 2, (rows, cols)), np.nan).astype(np.float32)
+    expected = np.full(layer.shape, np.nan)
+    for r, c in zip(*np.nonzero(np.isfinite(layer)), strict=True):
+        window = layer[max(0, r - radius) : r + radius + 1, max(0, c - radius) : c + radius + 1]
+        values = np.sort(window[np.isfinite(window)])
+        near = values[np.abs(values - values[len(values) // 2]) <= 1]
+        expected[r, c] = near.mean()
+    assert np.allclose(smooth(layer, radius, 1.0), expected, atol=1e-5, equal_nan=True)
 
 
 def test_unknown_ground_beside_a_wall_belongs_to_the_ground() -> None:
