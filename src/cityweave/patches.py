@@ -20,20 +20,21 @@ def _components(surface, jump):  # type: ignore[no-untyped-def]
         for c in range(cols):
             here = r * cols + c
             if c > 0 and abs(surface[r, c] - surface[r, c - 1]) <= jump:
-                a, b = _root(parent, here), _root(parent, here - 1)
+                a, b = root(parent, here), root(parent, here - 1)
                 parent[max(a, b)] = min(a, b)
             if r > 0 and abs(surface[r, c] - surface[r - 1, c]) <= jump:
-                a, b = _root(parent, here), _root(parent, here - cols)
+                a, b = root(parent, here), root(parent, here - cols)
                 parent[max(a, b)] = min(a, b)
     out = np.empty((rows, cols), np.int32)
     for r in range(rows):
         for c in range(cols):
-            out[r, c] = _root(parent, r * cols + c)
+            out[r, c] = root(parent, r * cols + c)
     return out
 
 
 @njit(cache=True)
-def _root(parent, i):  # type: ignore[no-untyped-def]
+def root(parent, i):  # type: ignore[no-untyped-def]
+    """Which one stands for all that `i` was joined with; paths to it get shorter."""
     while parent[i] != i:
         parent[i] = parent[parent[i]]
         i = parent[i]

@@ -14,6 +14,7 @@ import numpy as np
 from numba import njit
 
 from cityweave.mesh import SURFACE, TileMesh
+from cityweave.patches import root
 
 TOP, PLAIN = -1, -2  # labels beside the facade charts 0, 1, 2, ...
 
@@ -93,20 +94,12 @@ def _group(faces_mx3: np.ndarray, frame: FaceFrame, steep: np.ndarray) -> np.nda
 
 
 @njit(cache=True)
-def _find(parent, k):  # type: ignore[no-untyped-def]
-    while parent[k] != k:
-        parent[k] = parent[parent[k]]
-        k = parent[k]
-    return k
-
-
-@njit(cache=True)
 def _grow(pairs, total, least_cos):  # type: ignore[no-untyped-def]
     """Union of patches along edges, in the given order, while their mean directions agree. Roots per face."""
     n = len(total)
     parent = np.arange(n)
     for e in range(len(pairs)):
-        a, b = _find(parent, pairs[e, 0]), _find(parent, pairs[e, 1])
+        a, b = root(parent, pairs[e, 0]), root(parent, pairs[e, 1])
         if a == b:
             continue
         dot = total[a, 0] * total[b, 0] + total[a, 1] * total[b, 1]
@@ -119,7 +112,7 @@ def _grow(pairs, total, least_cos):  # type: ignore[no-untyped-def]
         total[a, 0] += total[b, 0]
         total[a, 1] += total[b, 1]
     for k in range(n):
-        parent[k] = _find(parent, k)
+        parent[k] = root(parent, k)
     return parent
 
 
@@ -132,9 +125,9 @@ def components(pairs, member, label):  # type: ignore[no-untyped-def]
         i, j = pairs[e, 0], pairs[e, 1]
         if not (member[i] and member[j]) or label[i] != label[j]:
             continue
-        a, b = _find(parent, i), _find(parent, j)
+        a, b = root(parent, i), root(parent, j)
         if a != b:
             parent[max(a, b)] = min(a, b)
     for k in range(n):
-        parent[k] = _find(parent, k)
+        parent[k] = root(parent, k)
     return parent
