@@ -13,11 +13,12 @@ from pathlib import Path
 
 from cityweave import cores, gpu
 from cityweave.bench.commands import add_bench
+from cityweave.config import Config
 from cityweave.errors import CityweaveError, ConfigError, say
 from cityweave.fetched import use_compiled_kernels
 from cityweave.gpu import DEVICE_VARIABLE, DEVICES
 from cityweave.grid import Tile, parse_tile
-from cityweave.machine import keep_freed_memory
+from cityweave.machine import keep_freed_memory, usable_cores
 from cityweave.manifest import Run
 from cityweave.operations.commands import add_commands
 from cityweave.packs import work_through
@@ -61,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="cityweave",
         description="Pictures of a city taken from above to one height model and one textured 3D city. "
-        "The workflow calls one sub-command a job; the ones for people are check, plan, fetch, doctor, status, prune, "
+        "The workflow calls one sub-command a job; the ones for people are check, heights, plan, fetch, doctor, status, prune, "
         "bench, deliver, retry, border, where and train.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -105,6 +106,10 @@ def _add_people_commands(commands: argparse._SubParsersAction) -> None:  # type:
     check = commands.add_parser("check", help="check a configuration and its sources")
     check.add_argument("--config", type=Path, required=True)
     check.set_defaults(call=_check)
+    heights = commands.add_parser("heights", help="measure the heights of a small city in one process")
+    heights.add_argument("--config", type=Path, required=True)
+    heights.add_argument("--cpus", type=int, default=usable_cores(), metavar="N", help="processors; default: all")
+    heights.set_defaults(call=_heights)
     where = commands.add_parser("where", help="say where the products of a configuration are")
     where.add_argument("--config", type=Path, required=True)
     where.set_defaults(call=_where)
@@ -143,13 +148,18 @@ def _tiles(run: Run, names: Sequence[str]) -> list[Tile]:
     return tiles
 
 
-def _stage(arguments: argparse.Namespace) -> None:
+def _settle() -> None:
+    """What a process that does the work of jobs begins with."""
     # Before numpy is loaded: sums of its linear algebra must not depend on how many cores there are.
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    module, function, wants = STAGES[arguments.command]
-    gpu.use(arguments.device)
     use_compiled_kernels()
     keep_freed_memory()
+
+
+def _stage(arguments: argparse.Namespace) -> None:
+    module, function, wants = STAGES[arguments.command]
+    gpu.use(arguments.device)
+    _settle()
     run = Run.open(arguments.run)
     stage = importlib.import_module(module)
     call = getattr(stage, function)
@@ -182,18 +192,33 @@ def _pack(run: Run, command: str, units: Sequence[tuple[Tile, int | None]]) -> I
     marker.unlink()
 
 
-def _check(arguments: argparse.Namespace) -> None:
+def _checked(file: Path) -> Config:
+    """A configuration that this machine can run on sources that are there."""
     from cityweave.cityscale.weights import require_cityscale
     from cityweave.geometry.solvers import require_solver
     from cityweave.ingest.preflight import check_sources
-    from cityweave.plan import halos_m, read_config
+    from cityweave.plan import read_config
     from cityweave.texture.restorer import require_restorer
 
-    config = read_config(arguments.config)
+    config = read_config(file)
     require_solver(config.geometry)
     require_restorer(config.texture.refine)
     require_cityscale(config)
     check_sources(config)
+    return config
+
+
+def _heights(arguments: argparse.Namespace) -> None:
+    from cityweave.operations.heights import make_heights
+
+    _settle()
+    print(make_heights(_checked(arguments.config), arguments.cpus).folder / "city_dsm.tif")
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    from cityweave.plan import halos_m
+
+    config = _checked(arguments.config)
     halos = ", ".join(f"{stage} {metres:.0f} m" for stage, metres in halos_m(config).items())
     print(f"{config.city.name}: {len(city_tiles(config))} tiles of {config.tiles.size_m} m; halos: {halos}")
 

@@ -27,7 +27,7 @@ from cityweave.errors import DataError, Quarantine
 from cityweave.gpu import metered
 from cityweave.grid import Tile
 from cityweave.machine import cpu_model
-from cityweave.plan import load_config, stage_params
+from cityweave.plan import base_folder, load_config, run_folder, stage_params
 
 HASH_LENGTH = 12
 
@@ -39,6 +39,22 @@ class Run:
     folder: Path
     config: Config
     resume: bool = False  # take over what an attempt of the same job that died has finished
+
+    @staticmethod
+    def begin(config: Config) -> Run:
+        """The run of a configuration, which is rewritten only when it changed; and, where there is none yet, that of
+        the base it was derived from."""
+        text = json.dumps(config.model_dump(mode="json"), indent=1, sort_keys=True) + "\n"
+        folder = run_folder(config)
+        for each in {folder, base_folder(config)}:
+            file = each / "config.json"
+            if file.is_file() and (each != folder or file.read_text() == text):
+                continue
+            each.mkdir(parents=True, exist_ok=True)
+            aside = each / "config.json.tmp"
+            aside.write_text(text)
+            aside.replace(file)
+        return Run(folder, config)
 
     @staticmethod
     def open(folder: Path) -> Run:

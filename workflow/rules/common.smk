@@ -1,6 +1,5 @@
 """Paths, the tile list and what the rules share. Parsed by every job, so nothing heavy is imported here."""
 
-import json
 from types import SimpleNamespace
 
 from snakemake.exceptions import WorkflowError
@@ -8,6 +7,7 @@ from snakemake.exceptions import WorkflowError
 from cityweave.codehash import stage_hash
 from cityweave.errors import CityweaveError
 from cityweave.grid import DIVISIONS, Tile
+from cityweave.manifest import Run
 from cityweave.plan import (
     base_folder,
     canonical_json,
@@ -54,21 +54,8 @@ TILES = {tile.name: tile for tile in city_tiles(CONFIG)}
 CITY = set(TILES.values())
 
 
-def write_resolved_config():
-    """What every job reads; rewritten only when it changed."""
-    text = json.dumps(CONFIG.model_dump(mode="json"), indent=1, sort_keys=True) + "\n"
-    for folder in {Path(RUN), Path(BASE)}:
-        file = folder / "config.json"
-        if file.is_file() and (str(folder) != RUN or file.read_text() == text):
-            continue
-        folder.mkdir(parents=True, exist_ok=True)
-        aside = folder / "config.json.tmp"
-        aside.write_text(text)
-        aside.replace(file)
-
-
 if workflow.is_main_process:
-    write_resolved_config()
+    Run.begin(CONFIG)
 
 
 wildcard_constraints:
