@@ -1,10 +1,8 @@
-"""Seconds and memory from pictures to heights, compiled code cached: python bench/pair_time.py CONFIG FOLDER
+"""Seconds and memory from pictures to heights, compiled code cached: python bench/pair_time.py CONFIG FOLDER [RUNS]
 
-Runs the jobs survey, ingest and dsm of a city by their commands, one after another, each with all tiles as a packed
-job of the workflow, with as many tiles at once as there are cores, and prints wall time and peak memory of each.
-Imports are in it, the start of Snakemake isn't. Runs everything three times: the first fills the caches of compiled
-code, Python's own too; of the second memory is taken, that of all processes together, pages that they share counted
-once; the third is timed.
+Runs `cityweave heights` on a city, from nothing to its merged height model, RUNS times (5), each from the start. Two
+runs before them don't count: the first fills the caches of compiled code, Python's own too; of the second memory is
+taken, that of all processes together, pages that they share counted once.
 """
 
 from __future__ import annotations
@@ -12,20 +10,20 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import statistics
 import sys
 import time
 from pathlib import Path
 
-from cityweave.machine import usable_cores
-from cityweave.manifest import write_json
-from cityweave.plan import city_tiles, read_config, run_folder
+import yaml
 
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 LOOK_S = 0.02
 
 
 def started(command: list[str]) -> int:
-    return os.posix_spawn(command[0], command, ENVIRONMENT)
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    return os.posix_spawn(command[0], command, ENVIRONMENT, file_actions=[(os.POSIX_SPAWN_DUP2, quiet, 1)])
 
 
 def expect_success(status: int, command: list[str]) -> None:
@@ -67,29 +65,21 @@ def proportional_mb(process: int) -> float:
 
 def main() -> None:
     folder = Path(sys.argv[2]).resolve()
-    config = read_config(Path(sys.argv[1]))
-    config = config.model_copy(update={"workflow": config.workflow.model_copy(update={"results": folder})})
-    run = run_folder(config)
-    tiles = [part for tile in city_tiles(config) for part in ("--tile", tile.name)]
-    cores = str(usable_cores())
-    jobs = {
-        "survey": ["--cpus", cores],
-        "ingest": [*tiles, "--at-once", cores],
-        "dsm": [*tiles, "--cpus", cores, "--at-once", cores],
-    }
-    commands = {
-        name: [sys.executable, "-m", "cityweave", name, "--run", str(run), *rest] for name, rest in jobs.items()
-    }
-    rounds = []
-    for measure in (seconds, peak_mb, seconds):
-        shutil.rmtree(run, ignore_errors=True)
-        run.mkdir(parents=True)
-        write_json(run / "config.json", config.model_dump(mode="json"))
-        rounds.append({name: measure(command) for name, command in commands.items()})
-    _, memory, times = rounds
-    for name in jobs:
-        print(f"{name}: {times[name]:.2f} s, {memory[name]:.0f} MB")
-    print(f"together {sum(times.values()):.2f} s, at most {max(memory.values()):.0f} MB")
+    values = yaml.safe_load(Path(sys.argv[1]).read_text())
+    values["workflow"] = values.get("workflow", {}) | {"results": str(folder / "results")}
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "config.yaml"
+    file.write_text(yaml.safe_dump(values))
+    command = [sys.executable, "-m", "cityweave", "heights", "--config", str(file)]
+    times, memory = [], 0.0
+    for number in range(2 + int((sys.argv[3:] or ["5"])[0])):
+        shutil.rmtree(folder / "results", ignore_errors=True)
+        if number == 1:
+            memory = peak_mb(command)
+        elif (spent := seconds(command)) and number > 1:
+            times.append(spent)
+    print(" ".join(f"{spent:.2f}" for spent in times))
+    print(f"median {statistics.median(times):.2f} s, longest {max(times):.2f} s, at most {memory:.0f} MB")
 
 
 if __name__ == "__main__":
