@@ -62,8 +62,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="cityweave",
         description="Pictures of a city taken from above to one height model and one textured 3D city. "
-        "The workflow calls one sub-command a job; the ones for people are check, heights, plan, fetch, doctor, status, "
-        "prune, bench, deliver, retry, border, where and train.",
+        "The workflow calls one sub-command a job; the ones for people are check, heights, plan, fetch, doctor, "
+        "status, prune, bench, deliver, retry, border, where and train.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (_, _, wants) in STAGES.items():

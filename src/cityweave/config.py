@@ -209,6 +209,13 @@ class DsmConfig(Section):
         1.0, gt=0, description="fused: stereo up to this standard deviation says how far predictions are off"
     )
     align_m: float = Field(64.0, gt=0, description="fused: spacing at which predictions are brought to stereo's scale")
+    most_lean: float = Field(
+        0.3,
+        ge=0,
+        le=1,
+        description="fused: how far roofs may lean in the orthophoto, metres east or north per metre up; measured "
+        "heights tell how far they do",
+    )
     gsd_m: float = Field(0.5, gt=0, description="cell size of the height model")
     matching_halo_m: float = Field(16.0, ge=0, description="ground beyond the output that warms up the matching")
     occluder_reach_m: float = Field(

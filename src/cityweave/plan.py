@@ -292,8 +292,11 @@ def _check_halo(config: Config) -> None:
 
 
 def fusing_reach_m(config: Config) -> float:
-    """How far beyond the ground of a tile's height model measurements tell of the scale of predictions."""
-    return 2.5 * config.dsm.align_m if config.dsm.method == "fused" else 0.0
+    """How far beyond the ground of a tile's height model measurements tell of the scale and lean of predictions: a roof
+    comes from as far as roofs may lean, a node of its cell looks around, and roofs come from as far to there."""
+    if config.dsm.method != "fused":
+        return 0.0
+    return 2.5 * config.dsm.align_m + 2 * config.dsm.most_lean * config.city.max_building_m
 
 
 def cityscale_halo_m(config: Config) -> float:

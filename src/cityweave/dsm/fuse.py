@@ -1,13 +1,12 @@
 """Predicted heights laid beside measured ones, and one height model of both.
 
-A prediction may be too high or too low by a share that changes slowly over the city. Where stereo is sure, it says by
-how much: a factor and an offset at the nodes of a lattice of the whole plane, smooth in between. Each node looks at the
-same ground whichever tile asks, so tiles agree at their borders.
+A prediction may be too high or too low by a share that changes slowly over the city, and lie beside where its roofs
+stand. Where stereo is sure, it says by how much: a factor, an offset and a lean at the nodes of a lattice of the whole
+plane, smooth in between. Each node looks at the same ground whichever tile asks, so tiles agree at their borders.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +15,13 @@ import numpy as np
 
 from cityweave.codes import MEASURED, PREDICTED
 from cityweave.config import DsmConfig
+from cityweave.dsm.lean import leans, moved
+from cityweave.dsm.nodes import Nodes
 from cityweave.grid import Box, CellGrid
 from cityweave.io.predictions import read_predictions
 from cityweave.io.resample import known_mean
 from cityweave.lattice import fade
 
-REACH = 1.5  # of a node, in spacings
 _STANDS_M = 2.0  # what is lower, measured and predicted, tells of the offset; the rest of the factor
 _FACTOR_PRIOR_M2 = 40_000.0  # as if 100 cells of 20 m had said 1
 _OFFSET_PRIOR = 400.0  # as if so many cells had said 0
@@ -77,8 +77,11 @@ def mosaic(parts: Mapping[tuple[Box, CellGrid], Mapping[str, np.ndarray]], grid:
     return out
 
 
-def aligned(predicted: Predicted, layers: Mapping[str, np.ndarray], grid: CellGrid, config: DsmConfig) -> Predicted:
-    """The prediction by the factor and the offset that sure measurements around every cell ask for."""
+def aligned(
+    predicted: Predicted, layers: Mapping[str, np.ndarray], grid: CellGrid, config: DsmConfig, highest_m: float
+) -> Predicted:
+    """The prediction by the factor and the offset that sure measurements around every cell ask for, and moved to where
+    they say that roofs are; NaN where a roof hid the ground. What is higher than `highest_m` moves as if it weren't."""
     measured = layers["dsm"] - layers["dtm"]
     sure = (layers["source"] == MEASURED) & (layers["sigma"] <= config.trust_m)
     sure &= np.isfinite(measured) & np.isfinite(predicted.metres)
@@ -87,55 +90,34 @@ def aligned(predicted: Predicted, layers: Mapping[str, np.ndarray], grid: CellGr
     # A roof that is missed, or one of them a tree, says nothing about the scale.
     stands &= (p < 4 * m) & (m < 4 * p)
     flat = sure & (p <= _STANDS_M) & (m <= _STANDS_M)
-    node_m = config.align_m
-    sums = [_at_nodes(each, grid, node_m) for each in (stands * p * m, stands * p * p, flat * (m - p), flat * 1.0)]
+    nodes = Nodes.of(grid, config.align_m)
+    sums = [nodes.sums(each, grid) for each in (stands * p * m, stands * p * p, flat * (m - p), flat * 1.0)]
     factor = (sums[0] + _FACTOR_PRIOR_M2) / (sums[1] + _FACTOR_PRIOR_M2)
     offset = sums[2] / (sums[3] + _OFFSET_PRIOR)
-    factors, offsets = (_between_nodes(each, grid, node_m) for each in (factor, offset))
+    factors, offsets = (nodes.between(each, grid) for each in (factor, offset))
     metres = np.maximum(predicted.metres * factors + offsets, 0)
-    return Predicted(metres.astype(np.float32), (predicted.sigma * factors).astype(np.float32))
 
-
-def _nodes(grid: CellGrid, node_m: float) -> tuple[np.ndarray, np.ndarray]:
-    """Places of the lattice's nodes whose cells the grid holds or touches: x rising, y falling."""
-    box = grid.box
-    x = np.arange(math.floor(box.xmin / node_m), math.ceil(box.xmax / node_m) + 1) * node_m
-    y = np.arange(math.floor(box.ymin / node_m), math.ceil(box.ymax / node_m) + 1) * node_m
-    return x, y[::-1]
-
-
-def _tents(centres: np.ndarray, nodes: np.ndarray, reach_m: float) -> np.ndarray:
-    weights: np.ndarray = np.maximum(1 - np.abs(centres[None] - nodes[:, None]) / reach_m, 0)
-    return weights
-
-
-def _at_nodes(values: np.ndarray, grid: CellGrid, node_m: float) -> np.ndarray:
-    """Sums around every node, what is near counting most."""
-    x, y = _nodes(grid, node_m)
-    across, down = (
-        _tents(centres, nodes, REACH * node_m) for centres, nodes in ((grid.x_centres, x), (grid.y_centres, y))
+    heights = np.minimum(predicted.metres, highest_m).astype(np.float32)
+    source = moved(heights, *leans(heights, measured, sure, grid, nodes, config.most_lean), grid.gsd_m)
+    shown = source >= 0
+    metres, sigma = (
+        np.where(shown, each.ravel()[source], np.nan).astype(np.float32) for each in (metres, predicted.sigma * factors)
     )
-    sums: np.ndarray = down @ values @ across.T
-    return sums
-
-
-def _between_nodes(values: np.ndarray, grid: CellGrid, node_m: float) -> np.ndarray:
-    x, y = _nodes(grid, node_m)
-    across, down = (_tents(centres, nodes, node_m) for centres, nodes in ((grid.x_centres, x), (grid.y_centres, y)))
-    cells: np.ndarray = down.T @ values @ across
-    return cells
+    return Predicted(metres, sigma)
 
 
 def fused(layers: Mapping[str, np.ndarray], predicted: Predicted) -> dict[str, np.ndarray]:
     """What was measured stays, what was filled is predicted.
 
     Which of both says the smaller sigma is no guide: on a city that isn't scored, a measurement with a large one is
-    twice as good as the prediction, and of the holes the prediction is better in all.
+    twice as good as the prediction, and of the holes the prediction is better in all. There the network is too sure of
+    itself, by three times where it is surest, and what stereo expects of a filled cell is too much for a predicted one:
+    sigma is halfway between both, in logarithms.
     """
     better = (layers["source"] != MEASURED) & np.isfinite(predicted.metres)
     return {
         **layers,
         "dsm": np.where(better, layers["dtm"] + predicted.metres, layers["dsm"]).astype(np.float32),
-        "sigma": np.where(better, predicted.sigma, layers["sigma"]).astype(np.float32),
+        "sigma": np.where(better, np.sqrt(predicted.sigma * layers["sigma"]), layers["sigma"]).astype(np.float32),
         "source": np.where(better, PREDICTED, layers["source"]).astype(layers["source"].dtype),
     }

@@ -128,7 +128,7 @@ def _fused(
     window = around.window_of(grid)
     measured, predicted = mosaic(parts, around), blended(stores, around)
     if parts:
-        predicted = aligned(predicted, measured, around, run.config.dsm)
+        predicted = aligned(predicted, measured, around, run.config.dsm, run.config.city.max_building_m)
     cut = Predicted(predicted.metres[window], predicted.sigma[window])
     if reason := manifests[tile].quarantined:
         if run.config.dsm.terrain in (None, "estimated"):
