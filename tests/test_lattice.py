@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cityweave.grid import Box, Tile
 from cityweave.io.predictions import Prediction, read_predictions, write_predictions
-from cityweave.lattice import Window, fade, owned, owner, windows_over
+from cityweave.lattice import Window, counting, fade, owned, owner, windows_over
 
 SIZE_PX, GSD_M, HALO_M = 64, 0.5, 12.0
 
@@ -76,3 +76,11 @@ def test_predictions_come_back(tmp_path: Path) -> None:
         assert np.array_equal(before.sigma, after.sigma)
     write_predictions(tmp_path / "none.zarr", [])
     assert read_predictions(tmp_path / "none.zarr") == []
+
+
+def test_a_window_that_is_known_in_part_gives_way_to_whole_ones() -> None:
+    whole, half = np.ones((64, 64), bool), np.zeros((64, 64), bool)
+    half[:, 32:] = True
+    assert (counting(whole) == fade(64)).all()
+    assert (counting(half)[:, :32] == 0).all() and (counting(half)[:, 32:] < 0.005 * fade(64)[:, 32:]).all()
+    assert (counting(half)[:, 32:] > 0).all()

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 CODE_WINDOW = 301
 _SHIFT = 2**31  # places may be negative, seeds may not
+_WHOLE_COUNTS = 8  # power of the share of a window that is known
 
 
 @dataclass(frozen=True, order=True)
@@ -72,4 +73,11 @@ def fade(size_px: int) -> np.ndarray:
 
     side = np.minimum(np.arange(size_px) + 0.5, size_px - np.arange(size_px) - 0.5) / (size_px / 2)
     weight: np.ndarray = np.outer(side, side).astype(np.float32)
+    return weight
+
+
+def counting(known: np.ndarray) -> np.ndarray:
+    """[y, x] how much each cell of a window counts beside the same cell of others: as it fades, nothing where it isn't
+    known, and hardly anything if much of the window isn't, since a network errs where it doesn't see what is around."""
+    weight: np.ndarray = fade(len(known)) * known * float(known.mean() ** _WHOLE_COUNTS)
     return weight

@@ -14,8 +14,8 @@ from cityweave.cityscale.weights import SHIPPED, SOUTH, check_cells, read_card
 from cityweave.config import Config
 from cityweave.grid import Box, CellGrid, Tile
 from cityweave.io.predictions import Prediction, write_predictions
-from cityweave.io.resample import known_mean, picture_of
-from cityweave.lattice import Window, fade, owned
+from cityweave.io.resample import continued, known_mean, picture_of
+from cityweave.lattice import Window, counting, owned
 from cityweave.manifest import Manifest, Products, Run, run_job
 from cityweave.plan import city_tiles, cityscale_halo_m, pictured_tiles
 
@@ -88,7 +88,7 @@ def _fit_shadows(
     grid = CellGrid.covering(around, predicted[0].window.gsd_m)
     total, mass = np.zeros(grid.shape), np.zeros(grid.shape)
     for each in predicted:
-        cut, weight = grid.window_of(each.window.grid), fade(each.window.size_px) * np.isfinite(each.metres)
+        cut, weight = grid.window_of(each.window.grid), counting(np.isfinite(each.metres))
         total[cut] += weight * np.nan_to_num(each.metres)
         mass[cut] += weight
     picture, seen = picture_in(layers, grid)
@@ -138,7 +138,7 @@ def picture_layer(aoi: Aoi, ortho: str | None) -> PictureLayer | None:
 
 
 def picture_in(layers: list[PictureLayer], grid: CellGrid) -> tuple[np.ndarray, np.ndarray]:
-    """[3, y, x] float32 in -1..1 out of several tiles' pictures, and where it is known; elsewhere its own mean."""
+    """[3, y, x] float32 in -1..1 out of several tiles' pictures, and where it is known; elsewhere as in a mirror."""
     total = np.zeros((3, *grid.shape), np.float32)
     seen = np.zeros(grid.shape, bool)
     for layer in layers:
@@ -151,6 +151,4 @@ def picture_in(layers: list[PictureLayer], grid: CellGrid) -> tuple[np.ndarray, 
         new = (share > 0.999) & ~seen
         total[:, new] = ((colours[:, new] - layer.black) * (2 / (layer.white - layer.black)) - 1).clip(-1, 1)
         seen |= new
-    if seen.any():
-        total[:, ~seen] = total[:, seen].mean(axis=1, keepdims=True)
-    return total, seen
+    return continued(total, seen), seen

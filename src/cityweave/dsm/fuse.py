@@ -20,7 +20,7 @@ from cityweave.dsm.nodes import Nodes
 from cityweave.grid import Box, CellGrid
 from cityweave.io.predictions import read_predictions
 from cityweave.io.resample import known_mean
-from cityweave.lattice import fade
+from cityweave.lattice import counting
 
 _STANDS_M = 2.0  # what is lower, measured and predicted, tells of the offset; the rest of the factor
 _FACTOR_PRIOR_M2 = 40_000.0  # as if 100 cells of 20 m had said 1
@@ -42,7 +42,7 @@ def blended(stores: Iterable[Path], grid: CellGrid) -> Predicted:
         if not own.box.intersects(grid.box):
             continue
         known = np.isfinite(metres)
-        weight = np.where(known, fade(own.cols), 0)
+        weight = counting(known)
         if own.gsd_m == grid.gsd_m:
             both = own.overlap(grid)
             assert both is not None  # their boxes intersect

@@ -9,6 +9,8 @@ import numpy as np
 from cityweave.errors import DataError
 from cityweave.grid import CellGrid
 
+_MIRRORED_TIMES = 6  # doubles what is known each time, where that is a rectangle
+
 
 def picture_of(bands: np.ndarray, where: str) -> np.ndarray:
     """Three bands of whatever came: the first three, or one three times."""
@@ -31,6 +33,29 @@ def known_mean(values: np.ndarray, known: np.ndarray, own: CellGrid, grid: CellG
     share = area_mean(known[None].astype(np.float32), own, grid)[0]
     total = area_mean(np.where(known, values, 0).astype(np.float32), own, grid)
     return total / np.maximum(share, 1e-6), share
+
+
+def continued(picture: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """[band, y, x]: what isn't known is what the nearest known cell mirrors, again and again, or that cell's colour.
+
+    A network that looks at a whole window takes it for more of the same; one colour would be a clue never met before.
+    """
+    if known.all() or not known.any():
+        return picture
+    from scipy import ndimage
+
+    picture, (height, width) = picture.copy(), known.shape
+    for _ in range(_MIRRORED_TIMES):
+        row, col = ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True)
+        rows, cols = 2 * row - np.arange(height)[:, None], 2 * col - np.arange(width)
+        there = ~known & (rows >= 0) & (rows < height) & (cols >= 0) & (cols < width)
+        there[there] = known[rows[there], cols[there]]
+        picture[:, there] = picture[:, rows[there], cols[there]]
+        known = known | there
+        if known.all():
+            return picture
+    row, col = ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True)
+    return picture[:, row, col]
 
 
 def _overlap(start: int, count: int, cell: float, new_start: int, new_count: int, new_cell: float) -> Any:

@@ -17,7 +17,8 @@ from pydantic import Field
 
 from cityweave.cityscale.shadows import Sun, shadow_factors
 from cityweave.config import Section
-from cityweave.lattice import Window, fade
+from cityweave.io.resample import continued
+from cityweave.lattice import Window, counting
 from cityweave.manifest import write_json
 from cityweave.plots import Panel, Series, panels
 from cityweave.train.cities import City, sources_of
@@ -86,24 +87,22 @@ def predicted(city: City, predict: Predict, size_px: int, gsd_m: float) -> tuple
     rows, cols = city.height_m.shape
     side = min(size_px, max(64, -(-max(rows, cols) // 64) * 64))
     half = side // 2
-    rgb = np.asarray(city.rgb, np.float32) * np.float32(2 / city.white) - 1
-    padded = np.full((3, rows + 2 * side, cols + 2 * side), 0, np.float32)
-    padded[:] = rgb.mean(axis=(1, 2), keepdims=True)
-    padded[:, side : side + rows, side : side + cols] = rgb
-    total, spread, mass = (np.zeros(padded.shape[1:], np.float64) for _ in range(3))
-    weight = fade(side)
+    rgb = np.zeros((3, rows + 2 * side, cols + 2 * side), np.float32)
+    shown = np.zeros(rgb.shape[1:], bool)
+    core = (slice(side, side + rows), slice(side, side + cols))
+    rgb[:, *core] = np.asarray(city.rgb, np.float32) * np.float32(2 / city.white) - 1
+    shown[core] = True
+    total, spread, mass = (np.zeros(shown.shape, np.float64) for _ in range(3))
     # A city of one window is predicted once, one of many at every half window, the rim as often as the middle.
     starts = [[side] if n <= side else range(half, side + n, half) for n in (rows, cols)]
     for top in starts[0]:
         for left in starts[1]:
             here = (slice(top, top + side), slice(left, left + side))
-            metres, sigma = predict(
-                np.ascontiguousarray(padded[:, *here]), Window(left // half, top // half, side, gsd_m)
-            )
+            picture, weight = continued(rgb[:, *here], shown[here]), counting(shown[here])
+            metres, sigma = predict(np.ascontiguousarray(picture), Window(left // half, top // half, side, gsd_m))
             total[here] += weight * metres
             spread[here] += weight * sigma
             mass[here] += weight
-    core = (slice(side, side + rows), slice(side, side + cols))
     return (total[core] / mass[core]), (spread[core] / mass[core])
 
 
