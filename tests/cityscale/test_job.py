@@ -10,8 +10,16 @@ import pytest
 
 pytest.importorskip("torch", reason="make setup EXTRAS=models")
 
-from cityweave.aoi import INVALID, Aoi, AoiWriter, compound_crs_wkt
-from cityweave.cityscale.job import PictureLayer, _fit_shadows, _predict, picture_in, picture_layer, sun_side
+from cityweave.aoi import INVALID, TERRAIN, Aoi, AoiWriter, compound_crs_wkt
+from cityweave.cityscale.job import (
+    PictureLayer,
+    _fit_shadows,
+    _predict,
+    picture_in,
+    picture_layer,
+    sun_side,
+    terrain_in,
+)
 from cityweave.cityscale.shadows import Sun
 from cityweave.cityscale.weights import require_cityscale
 from cityweave.errors import DataError
@@ -146,8 +154,10 @@ def test_shadows_are_read_in_all_windows_of_a_job_together(
 ) -> None:
     asked = []
 
-    def factors(metres: np.ndarray, picture: np.ndarray, known: np.ndarray, sun: Sun, gsd_m: float) -> np.ndarray:
-        asked.append((metres.shape, picture.shape, bool(known.any()), sun, gsd_m))
+    def factors(
+        metres: np.ndarray, picture: np.ndarray, known: np.ndarray, sun: Sun, gsd_m: float, ground: np.ndarray | None
+    ) -> np.ndarray:
+        asked.append((metres.shape, picture.shape, bool(known.any()), sun, gsd_m, ground))
         return np.arange(metres.size, dtype=np.float32).reshape(metres.shape)
 
     monkeypatch.setattr("cityweave.cityscale.shadows.shadow_factors", factors)
@@ -160,14 +170,34 @@ def test_shadows_are_read_in_all_windows_of_a_job_together(
     for sun in ({}, {"sun_azimuth_deg": 130, "sun_elevation_deg": 40}):
         run = Run(tmp_path / "run", load_config(values | {"cityscale": {"weights": str(weights)} | sun}))
         predicted, _ = _predict(run, windows, layers([aoi]), 0.5)
-        predicted, notes = _fit_shadows(run, predicted, layers([aoi]))
+        predicted, notes = _fit_shadows(run, predicted, layers([aoi]), [aoi])
         assert notes == ({"shadows": "heights fitted to them"} if sun else {})
         found.append(predicted)
-    assert asked == [((128, 192), (3, 128, 192), True, Sun(130, 40), 0.5)]
+    assert asked == [((128, 192), (3, 128, 192), True, Sun(130, 40), 0.5, None)]
     whole = np.arange(128 * 192, dtype=np.float32).reshape(128, 192)
     for k in (0, 1):
         cut = whole[:, 64 * k : 64 * k + 128]
         assert np.allclose(found[1][k].metres, found[0][k].metres * cut, equal_nan=True)
+
+
+def test_the_ground_under_shadows_is_the_terrain_of_all_tiles(tmp_path: Path) -> None:
+    aois = []
+    for name, tile, height in (("w", WEST, 530.0), ("e", EAST, 541.0)):
+        grid = CellGrid.covering(tile.core, 1.0)
+        with AoiWriter(
+            tmp_path / name,
+            tile,
+            crs_wkt=compound_crs_wkt("EPSG:32637", None),
+            vertical="ellipsoid",
+            halo_m=8.0,
+            z0_m=500.0,
+        ) as writer:
+            writer.add_raster(TERRAIN, np.full(grid.shape, height, np.float32), grid)
+        aois.append(Aoi(tmp_path / name))
+    ground = terrain_in(aois, WINDOW.grid)
+    assert ground is not None and ground.dtype == np.float32
+    assert (ground[:, :128] == 530).all() and (ground[:, 128:] == 541).all()  # north of the tiles, too
+    assert terrain_in([store(tmp_path / "none", WEST, 0)], WINDOW.grid) is None
 
 
 def test_pictures_that_cannot_be_used_are_refused_before_any_job(tmp_path: Path, city_values: dict) -> None:

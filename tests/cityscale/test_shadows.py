@@ -18,8 +18,9 @@ def city(times: list[float]) -> np.ndarray:
     return heights
 
 
-def in_shadow(heights: np.ndarray, sun: Sun) -> np.ndarray:
+def in_shadow(heights: np.ndarray, sun: Sun, ground: np.ndarray | float = 0) -> np.ndarray:
     """By the angle of the sun: whether something on the way to it stands higher than the line of sight."""
+    heights = heights + ground
     rows, cols = np.mgrid[:SIDE, :SIDE]
     north, east = np.cos(np.radians(sun.azimuth_deg)), np.sin(np.radians(sun.azimuth_deg))
     dark = np.zeros(heights.shape, bool)
@@ -51,6 +52,20 @@ def test_towers_get_as_high_as_their_shadows_are_long(sun: Sun) -> None:
             assert np.allclose(said[inside] * factors[inside], height, rtol=0.06)
             seen += 1
     assert seen >= 3 and (factors[said == 0] == 1).all()
+
+
+def test_down_a_slope_a_shadow_is_longer() -> None:
+    said, (_, east) = city(SAID), np.mgrid[:SIDE, :SIDE]
+    ground = (0.12 * east).astype(np.float32)
+    light, everywhere = picture(in_shadow(city([1] * 5), SUN, ground)), np.ones(said.shape, bool)
+    errors = []
+    for told in (ground, None):
+        factors = shadow_factors(said, light, everywhere, SUN, GSD, told)
+        assert factors is not None
+        errors.append(
+            np.mean([abs(said[r + 9, c + 9] * factors[r + 9, c + 9] / height - 1) for r, c, height in TOWERS])
+        )
+    assert errors[0] < 0.06 < errors[1]
 
 
 def test_finer_cells_say_the_same() -> None:

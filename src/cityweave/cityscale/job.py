@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from cityweave import gpu
-from cityweave.aoi import Aoi
+from cityweave.aoi import TERRAIN, Aoi
 from cityweave.cameras import geodetic_transform
 from cityweave.cityscale.weights import SHIPPED, SOUTH, check_cells, read_card
 from cityweave.config import Config
@@ -37,7 +37,7 @@ def run(run: Run, tile: Tile) -> None:
         aois = [aoi for other in around if (aoi := _aoi(run, other))]
         layers = [layer for aoi in aois if (layer := picture_layer(aoi, settings.ortho))]
         predicted, left_out = _predict(run, windows, layers, gsd_m)
-        predicted, notes = _fit_shadows(run, predicted, layers)
+        predicted, notes = _fit_shadows(run, predicted, layers, aois)
         with products.path("windows", ".zarr") as path:
             write_predictions(path, predicted)
         products.notes |= {"windows": [each.window.name for each in predicted], "left_out": left_out} | notes
@@ -73,7 +73,7 @@ def _predict(
 
 
 def _fit_shadows(
-    run: Run, predicted: list[Prediction], layers: list[PictureLayer]
+    run: Run, predicted: list[Prediction], layers: list[PictureLayer], aois: list[Aoi]
 ) -> tuple[list[Prediction], dict[str, str]]:
     """All windows of the job together, since a shadow may end in another one than it begins in; and what to note."""
     from cityweave.cityscale.shadows import Sun, shadow_factors
@@ -94,12 +94,31 @@ def _fit_shadows(
     picture, seen = picture_in(layers, grid)
     metres = (total / np.maximum(mass, 1e-9)).astype(np.float32)
     sun = Sun(settings.sun_azimuth_deg, settings.sun_elevation_deg)
-    factors = shadow_factors(metres, picture, seen & (mass > 0), sun, grid.gsd_m)
+    factors = shadow_factors(metres, picture, seen & (mass > 0), sun, grid.gsd_m, terrain_in(aois, grid))
     if factors is None:
         return predicted, {"shadows": "tell nothing: nothing high, no sunshine, or the sun stood elsewhere"}
     cuts = [factors[grid.window_of(each.window.grid)] for each in predicted]
     fitted = [replace(each, metres=each.metres * cut) for each, cut in zip(predicted, cuts, strict=True)]
     return fitted, {"shadows": "heights fitted to them"}
+
+
+def terrain_in(aois: list[Aoi], grid: CellGrid) -> np.ndarray | None:
+    """Heights of the ground out of several tiles' stores, the nearest ones where none is told; None where none is."""
+    from scipy import ndimage
+
+    ground = np.full(grid.shape, np.nan, np.float32)
+    for aoi in aois:
+        if not aoi.has(TERRAIN):
+            continue
+        own, heights = aoi.raster(TERRAIN)
+        (there,), share = known_mean(heights[None] - aoi.z0_m, np.isfinite(heights), own, grid)
+        new = (share > 0.5) & np.isnan(ground)
+        ground[new] = there[new] + aoi.z0_m
+    if np.isnan(ground).all():
+        return None
+    row, col = ndimage.distance_transform_edt(np.isnan(ground), return_distances=False, return_indices=True)
+    nearest: np.ndarray = ground[row, col]
+    return nearest
 
 
 def sun_side(config: Config, box: Box) -> str:

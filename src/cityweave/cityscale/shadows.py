@@ -43,20 +43,26 @@ class Sun:
 
 
 def shadow_factors(
-    metres: np.ndarray, picture: np.ndarray, known: np.ndarray, sun: Sun, gsd_m: float
+    metres: np.ndarray,
+    picture: np.ndarray,
+    known: np.ndarray,
+    sun: Sun,
+    gsd_m: float,
+    ground_m: np.ndarray | None = None,
 ) -> np.ndarray | None:
     """[y, x]: times what predicted heights [y, x] are as high as shadows in the picture [3, y, x] are long.
 
-    None where shadows tell nothing. `known` says where both picture and heights are.
+    None where shadows tell nothing. `known` says where both picture and heights are, `ground_m` [y, x] how high the
+    ground is, flat otherwise: down a slope a shadow is longer.
     """
     times = max(1, round(CELL_M / gsd_m))
     rows, cols = (size // times * times for size in metres.shape)
-    seen = np.where(known, metres, 0)
-    heights, light = (_coarser(layer[:rows, :cols], times) for layer in (seen, picture.mean(axis=0)))
+    seen, ground_m = np.where(known, metres, 0), np.zeros_like(metres) if ground_m is None else ground_m
+    heights, light, ground = (_coarser(layer[:rows, :cols], times) for layer in (seen, picture.mean(axis=0), ground_m))
     told = _coarser(known[:rows, :cols], times) > 0.999
     coarse = np.ones_like(heights)
     for fit in range(FITS):
-        found = _fit(heights * coarse, light, told, sun.shift(gsd_m * times))
+        found = _fit(heights * coarse, light, told, ground, sun.shift(gsd_m * times))
         if found is None and fit == 0:
             return None
         coarse *= 1 if found is None else found
@@ -65,13 +71,15 @@ def shadow_factors(
     return factors
 
 
-def _fit(heights: np.ndarray, light: np.ndarray, told: np.ndarray, shift: tuple[float, float]) -> np.ndarray | None:
+def _fit(
+    heights: np.ndarray, light: np.ndarray, told: np.ndarray, ground: np.ndarray, shift: tuple[float, float]
+) -> np.ndarray | None:
     body = _bodies(heights)
     predicted = ndimage.median(heights, body, np.arange(int(body.max()) + 1))
     predicted[0] = 0
     if not (predicted >= LEAST_M).any():
         return None
-    rays = _Rays.of(heights, body, shift, told)
+    rays = _Rays.of(heights, ground, body, shift, told)
     evidence = rays.evidence(light)
     return None if evidence is None else _factors(rays, evidence, predicted)[body].astype(np.float32)
 
@@ -107,13 +115,15 @@ class _Rays:
     hidden: np.ndarray  # [y, x] bool: whether the sun is, by the predicted heights
 
     @staticmethod
-    def of(heights: np.ndarray, body: np.ndarray, shift: tuple[float, float], told: np.ndarray) -> _Rays:
+    def of(
+        heights: np.ndarray, ground: np.ndarray, body: np.ndarray, shift: tuple[float, float], told: np.ndarray
+    ) -> _Rays:
         low = (heights < LOW_M) & told
         hidden = np.zeros(heights.shape, bool)
         nothing = np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.float32)
-        most = _march(heights, body, *shift, low, hidden, *nothing)
+        most = _march(heights, ground, body, *shift, low, hidden, *nothing)
         cell, entered, needed = np.empty(most, np.int32), np.empty(most, np.int32), np.empty(most, np.float32)
-        count = _march(heights, body, *shift, low, hidden, cell, entered, needed)
+        count = _march(heights, ground, body, *shift, low, hidden, cell, entered, needed)
         return _Rays(cell[:count], entered[:count], needed[:count], low, hidden)
 
     def evidence(self, light: np.ndarray) -> np.ndarray | None:
@@ -133,7 +143,7 @@ class _Rays:
 
 
 @njit(cache=True, nogil=True)
-def _march(heights, body, by_row, by_col, low, hidden, cell, entered, needed):  # type: ignore[no-untyped-def]
+def _march(heights, ground, body, by_row, by_col, low, hidden, cell, entered, needed):  # type: ignore[no-untyped-def]
     """Fills what is long enough for it; returns how many bodies all rays enter, where it isn't: how many times."""
     rows, cols = heights.shape
     step_m = 1 / max(abs(by_row), abs(by_col))
@@ -148,7 +158,8 @@ def _march(heights, body, by_row, by_col, low, hidden, cell, entered, needed):  
                 row, col = int(np.round(r - by_row * up)), int(np.round(c - by_col * up))
                 if up > REACH_M or row < 0 or col < 0 or row >= rows or col >= cols:
                     break
-                if heights[row, col] > heights[r, c] + up:
+                line = ground[r, c] - ground[row, col] + up  # above the ground there
+                if heights[row, col] > heights[r, c] + line:
                     hidden[r, c] = True
                 here = body[row, col]
                 if here > 0 and here != last:
@@ -158,7 +169,7 @@ def _march(heights, body, by_row, by_col, low, hidden, cell, entered, needed):  
                     if not again:
                         if count < len(cell):
                             cell[count], entered[count] = r * cols + c, here
-                            needed[count] = max(heights[r, c], 0.0) + up - step_m / 2
+                            needed[count] = max(heights[r, c], 0.0) + line - step_m / 2
                         count += 1
                 last = here
                 k += 1

@@ -39,6 +39,7 @@ class City:
     valid: np.ndarray  # (y, x) bool: both are known
     white: float  # value of rgb that is shown as white
     sun: tuple[float, float] | None = None  # azimuth and elevation in degrees, where they are known
+    ground_m: np.ndarray | None = None  # (y, x), where it is known everywhere
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def _of_model(city: ModelCities, number: int, gsd_m: float) -> Source:
 
 def _of_aerial(aerial: Aerial, look: AerialLook) -> City:
     height, sun = aerial.dsm - aerial.dtm, (look.sun_azimuth_deg, look.sun_elevation_deg)
-    return City(aerial.rgb, height, aerial.seen & np.isfinite(height), 255.0, sun)
+    return City(aerial.rgb, height, aerial.seen & np.isfinite(height), 255.0, sun, aerial.dtm)
 
 
 def _tiles_of(cities: RunCities, number: int, gsd_m: float) -> Iterator[Source]:

@@ -107,11 +107,11 @@ def predicted(city: City, predict: Predict, size_px: int, gsd_m: float) -> tuple
 
 
 def fitting_factors(said: np.ndarray, city: City, gsd_m: float) -> np.ndarray | None:
-    """What shadows say of a prediction, where the sun is known: as in the workflow when it is told."""
+    """What shadows say of a prediction, where the sun is known: as in the workflow when it and a terrain are told."""
     assert city.sun is not None
     picture = np.asarray(city.rgb, np.float32) * np.float32(2 / city.white) - 1
     everywhere = np.ones(said.shape, bool)
-    return shadow_factors(said.astype(np.float32), picture, everywhere, Sun(*city.sun), gsd_m)
+    return shadow_factors(said.astype(np.float32), picture, everywhere, Sun(*city.sun), gsd_m, city.ground_m)
 
 
 class Score:
