@@ -24,6 +24,7 @@ LEAST_M = 20.0  # lower bodies stay as they are: their shadows are as long as fo
 REACH_M = 250.0  # heights above a cell that are looked at
 FACTORS = np.exp(np.linspace(-0.96, 0.96, 65))  # 1 is the middle one
 FITS, OFF = 2, 0.2  # once more with fitted heights; standard deviation of a height's logarithm before each
+MOST = 0.4  # logarithm of a factor that is believed: what asks for more isn't that body's shadow, or not a body
 CELL_WEIGHT = 0.006  # cells say much the same as their neighbours: so much of what independent ones would
 ROUNDS, DAMPING = 12, 0.5
 SHADES, LEAST_CELLS = 32, 200  # of how dark a cell is; cells in shadow and in sunlight without which nothing is told
@@ -177,7 +178,7 @@ def _march(heights, ground, body, by_row, by_col, low, hidden, cell, entered, ne
 
 
 def _factors(rays: _Rays, evidence: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """By body, the median of what its height may have to be multiplied by."""
+    """By body, the median of what its height may have to be multiplied by, if it is believed."""
     free, choices = predicted >= LEAST_M, len(FACTORS)
     prior = np.where(free[:, None], -0.5 * (np.log(FACTORS) / OFF) ** 2, 0.0)
     # From which choice on the body hides the sun of the ray's cell.
@@ -194,8 +195,8 @@ def _factors(rays: _Rays, evidence: np.ndarray, predicted: np.ndarray) -> np.nda
         told = np.bincount(place, weights=weight * of_others, minlength=hiding.size).reshape(hiding.shape)
         score = prior + told[:, :-1].cumsum(axis=1)
         hiding = (1 - DAMPING) * hiding + DAMPING * _hiding(score)
-    middle = (_chances(score).cumsum(axis=1) >= 0.5).argmax(axis=1)
-    return np.where(free, FACTORS[middle], 1.0)
+    middle = FACTORS[(_chances(score).cumsum(axis=1) >= 0.5).argmax(axis=1)]
+    return np.where(free & (np.abs(np.log(middle)) <= MOST), middle, 1.0)
 
 
 def _chances(score: np.ndarray) -> np.ndarray:
