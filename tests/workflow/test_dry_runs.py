@@ -130,7 +130,7 @@ def test_fused_heights_reach_as_far_as_their_windows(tmp_path: Path, mini_values
     """Windows of 64 m over tiles of 64 m, that begin every 32 m."""
     weights = small_weights(tmp_path / "tiny.safetensors")
     values = seven(mini_values) | {
-        "dsm": {"method": "fused", "align_m": 16},
+        "dsm": {"method": "fused", "align_m": 16, "most_lean": 0},
         "cityscale": {"weights": str(weights), "window_m": 64},
     }
     os.utime(weights, (1_600_000_000, 1_600_000_000))  # older than what is pretended to be done
