@@ -24,6 +24,7 @@ from cityweave.cityscale.shadows import Sun
 from cityweave.cityscale.weights import require_cityscale
 from cityweave.errors import DataError
 from cityweave.grid import Box, CellGrid, Tile
+from cityweave.io.predictions import Prediction
 from cityweave.lattice import Window
 from cityweave.manifest import Run
 from cityweave.plan import load_config
@@ -178,6 +179,21 @@ def test_shadows_are_read_in_all_windows_of_a_job_together(
     for k in (0, 1):
         cut = whole[:, 64 * k : 64 * k + 128]
         assert np.allclose(found[1][k].metres, found[0][k].metres * cut, equal_nan=True)
+
+
+def test_a_window_of_which_little_is_known_keeps_its_heights_under_shadows(
+    tmp_path: Path, city_values: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr("cityweave.cityscale.shadows.shadow_factors", lambda metres, *_: asked.append(metres))
+    city_values["sources"]["ortho"] = [{"name": "photo", "path": "photo.tif"}]
+    sun = {"sun_azimuth_deg": 130, "sun_elevation_deg": 40}
+    run = Run(tmp_path / "run", load_config(city_values | {"dsm": {"method": "fused"}, "cityscale": sun}))
+    metres = np.full((128, 128), np.nan, np.float32)
+    metres[-14:, :14] = 30.0  # 1.2 % of the window
+    aoi = store(tmp_path / "a", WEST, 90)
+    _fit_shadows(run, [Prediction(Window(0, 0, 128, 0.5), metres, metres)], layers([aoi]), [aoi])
+    assert np.allclose(asked[0][-14:, :14], 30) and (asked[0][:-14] == 0).all()
 
 
 def test_the_ground_under_shadows_is_the_terrain_of_all_tiles(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def _fit_shadows(
         total[cut] += weight * np.nan_to_num(each.metres)
         mass[cut] += weight
     picture, seen = picture_in(layers, grid)
-    metres = (total / np.maximum(mass, 1e-9)).astype(np.float32)
+    metres = np.divide(total, mass, out=total, where=mass > 0).astype(np.float32)  # any mass counts, however small
     sun = Sun(settings.sun_azimuth_deg, settings.sun_elevation_deg)
     factors = shadow_factors(metres, picture, seen & (mass > 0), sun, grid.gsd_m, terrain_in(aois, grid))
     if factors is None:

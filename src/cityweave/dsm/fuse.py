@@ -80,30 +80,31 @@ def mosaic(parts: Mapping[tuple[Box, CellGrid], Mapping[str, np.ndarray]], grid:
 def aligned(
     predicted: Predicted, layers: Mapping[str, np.ndarray], grid: CellGrid, config: DsmConfig, highest_m: float
 ) -> Predicted:
-    """The prediction by the factor and the offset that sure measurements around every cell ask for, and moved to where
-    they say that roofs are; NaN where a roof hid the ground. What is higher than `highest_m` moves as if it weren't."""
+    """The prediction as sure measurements around every cell ask for: by a factor and an offset, and moved to where they
+    say that roofs are; NaN where a roof hid the ground. What is higher than `highest_m` moves as if it weren't."""
     measured = layers["dsm"] - layers["dtm"]
     sure = (layers["source"] == MEASURED) & (layers["sigma"] <= config.trust_m)
     sure &= np.isfinite(measured) & np.isfinite(predicted.metres)
+    nodes = Nodes.of(grid, config.align_m)
+    scaled = _scaled(predicted, measured, sure, grid, nodes)
+    heights = np.minimum(predicted.metres, highest_m).astype(np.float32)
+    source = moved(heights, *leans(heights, measured, sure, grid, nodes, config.most_lean), grid.gsd_m)
+    metres, sigma = (np.where(source >= 0, each.ravel()[source], np.float32(np.nan)) for each in vars(scaled).values())
+    return Predicted(metres, sigma)
+
+
+def _scaled(predicted: Predicted, measured: np.ndarray, sure: np.ndarray, grid: CellGrid, nodes: Nodes) -> Predicted:
     p, m = (np.where(sure, each, 0).astype(np.float64) for each in (predicted.metres, measured))
     stands = sure & ((p > _STANDS_M) | (m > _STANDS_M))
     # A roof that is missed, or one of them a tree, says nothing about the scale.
     stands &= (p < 4 * m) & (m < 4 * p)
     flat = sure & (p <= _STANDS_M) & (m <= _STANDS_M)
-    nodes = Nodes.of(grid, config.align_m)
     sums = [nodes.sums(each, grid) for each in (stands * p * m, stands * p * p, flat * (m - p), flat * 1.0)]
     factor = (sums[0] + _FACTOR_PRIOR_M2) / (sums[1] + _FACTOR_PRIOR_M2)
     offset = sums[2] / (sums[3] + _OFFSET_PRIOR)
     factors, offsets = (nodes.between(each, grid) for each in (factor, offset))
     metres = np.maximum(predicted.metres * factors + offsets, 0)
-
-    heights = np.minimum(predicted.metres, highest_m).astype(np.float32)
-    source = moved(heights, *leans(heights, measured, sure, grid, nodes, config.most_lean), grid.gsd_m)
-    shown = source >= 0
-    metres, sigma = (
-        np.where(shown, each.ravel()[source], np.nan).astype(np.float32) for each in (metres, predicted.sigma * factors)
-    )
-    return Predicted(metres, sigma)
+    return Predicted(metres.astype(np.float32), (predicted.sigma * factors).astype(np.float32))
 
 
 def fused(layers: Mapping[str, np.ndarray], predicted: Predicted) -> dict[str, np.ndarray]:

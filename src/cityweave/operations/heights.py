@@ -33,7 +33,7 @@ def make_heights(config: Config, cpus: int) -> Run:
         loading = beside.submit(_load)
         importlib.import_module("cityweave.survey.job").run(run)
         loading.result()
-    at_once = min(cpus, len(tiles))
+    at_once = max(1, min(cpus, len(tiles)))
     cores.use(cpus // at_once)
     work_through(lambda tile: _measure(run, tile), tiles, at_once)
     for tile in tiles:
